@@ -1,0 +1,144 @@
+//! Work under way: a folder for each attempt at a key.
+//!
+//! Every attempt has a folder of its own, because the process of an earlier one may still be running: a
+//! cluster that believes a node dead starts the job again elsewhere. An attempt that dies leaves its folder,
+//! where a later one finds its checkpoints.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::error::{IoContext, StoreError};
+use crate::key::Key;
+use crate::process::{Liveness, ProcessIdentity, unique_name};
+use crate::store::Store;
+use crate::walk::entries;
+
+/// One attempt at the work of a key.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Attempt {
+    /// 1 for the first attempt. Two that start at the same time may have the same number.
+    pub number: u32,
+    /// The folder; only this attempt writes there.
+    pub folder: PathBuf,
+}
+
+impl Attempt {
+    /// Whether the process of this attempt still runs, as far as this process can see.
+    pub fn liveness(&self) -> Liveness {
+        ProcessIdentity::read(&self.owner_path()).map_or(Liveness::Unknown, |owner| owner.liveness())
+    }
+
+    /// Stands beside the folder, so that the folder holds nothing but what the work puts there.
+    pub(crate) fn owner_path(&self) -> PathBuf {
+        self.folder.with_extension("json")
+    }
+
+    /// Removes the folder and all that is in it.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] if something cannot be removed.
+    pub fn remove(&self) -> Result<(), StoreError> {
+        remove_tree(&self.folder)?;
+        let owner = self.owner_path();
+        crate::error::if_present(fs::remove_file(&owner)).at("remove", &owner).map(|_| ())
+    }
+}
+
+impl Store {
+    /// Makes a folder for a new attempt at a key.
+    ///
+    /// # Errors
+    /// [`StoreError::ReadOnly`] or [`StoreError::Io`].
+    pub fn new_attempt(&self, key: &Key) -> Result<Attempt, StoreError> {
+        if !self.is_writable() {
+            return Err(StoreError::ReadOnly { root: self.root().to_owned() });
+        }
+        let number = self.attempts(key)?.first().map_or(1, |latest| latest.number.saturating_add(1));
+        let folder = self.work_path(key).join(format!("attempt-{number}-{}", unique_name()));
+        let attempt = Attempt { number, folder };
+        fs::create_dir_all(self.work_path(key)).at("create the folder", &self.work_path(key))?;
+        // The owner comes first: a folder without one would look abandoned.
+        let owner = attempt.owner_path();
+        fs::write(&owner, ProcessIdentity::current().to_json()).at("write", &owner)?;
+        fs::create_dir(&attempt.folder).at("create the folder", &attempt.folder)?;
+        Ok(attempt)
+    }
+
+    /// The attempts at a key whose folders are still there, the newest first.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] if the folder cannot be listed.
+    pub fn attempts(&self, key: &Key) -> Result<Vec<Attempt>, StoreError> {
+        let mut attempts: Vec<Attempt> = entries(&self.work_path(key))?.into_iter().filter_map(parse_attempt).collect();
+        attempts.sort_by(|a, b| b.cmp(a));
+        Ok(attempts)
+    }
+
+    /// Removes all attempts at a key; for after its publication.
+    ///
+    /// An attempt of a process that still runs is removed too: its key is published, so what it does is lost
+    /// anyway, and its own publication adopts the one that stands.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] if something cannot be removed.
+    pub fn remove_work(&self, key: &Key) -> Result<(), StoreError> {
+        remove_tree(&self.work_path(key))
+    }
+
+    fn work_path(&self, key: &Key) -> PathBuf {
+        self.work_folder().join(key.to_string())
+    }
+}
+
+/// Removes a folder with all that is in it; not being there is fine.
+pub(crate) fn remove_tree(path: &Path) -> Result<(), StoreError> {
+    crate::error::if_present(fs::remove_dir_all(path)).at("remove", path).map(|_| ())
+}
+
+pub(crate) fn parse_attempt(folder: PathBuf) -> Option<Attempt> {
+    let (number, _) = folder.file_name()?.to_str()?.strip_prefix("attempt-")?.split_once('-')?;
+    let number = number.parse().ok()?;
+    folder.is_dir().then_some(Attempt { number, folder })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn store() -> (tempfile::TempDir, Store, Key) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        (folder, store, Key::of(&json!("train")))
+    }
+
+    #[test]
+    fn attempts_are_listed_newest_first_beyond_nine() {
+        let (_folder, store, key) = store();
+        let made: Vec<Attempt> = (0..11).map(|_| store.new_attempt(&key).unwrap()).collect();
+        assert_eq!(store.attempts(&key).unwrap(), made.into_iter().rev().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_new_attempt_has_an_empty_folder_of_its_own() {
+        let (_folder, store, key) = store();
+        let (a, b) = (store.new_attempt(&key).unwrap(), store.new_attempt(&key).unwrap());
+        assert_ne!(a.folder, b.folder);
+        assert_eq!(fs::read_dir(&b.folder).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn an_attempt_of_this_process_is_alive() {
+        let (_folder, store, key) = store();
+        assert_eq!(store.new_attempt(&key).unwrap().liveness(), Liveness::Alive);
+    }
+
+    #[test]
+    fn removing_the_work_removes_checkpoints() {
+        let (_folder, store, key) = store();
+        let attempt = store.new_attempt(&key).unwrap();
+        fs::write(attempt.folder.join("checkpoint"), "weights").unwrap();
+        store.remove_work(&key).unwrap();
+        assert_eq!(store.attempts(&key).unwrap(), []);
+    }
+}

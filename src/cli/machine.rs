@@ -1,0 +1,79 @@
+//! What this machine gives to a run.
+
+use std::path::{Path, PathBuf};
+
+use crate::engine::schedule::Capacity;
+use crate::workflow::{Device, Settings};
+
+/// The share of the memory that a run uses where nobody says otherwise, in percent.
+const MEMORY_SHARE: u64 = 80;
+
+/// What a run may use: what the command line says, else the workflow, else what there is.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct MachineArguments {
+    /// CPU threads to use; all by default.
+    #[arg(long, value_name = "N")]
+    threads: Option<u32>,
+    /// GPUs to use; all by default.
+    #[arg(long, value_name = "N")]
+    gpus: Option<u32>,
+    /// Memory to use, in GiB; four fifths of what is there by default.
+    #[arg(long, value_name = "GIB")]
+    memory: Option<f64>,
+    /// Device for training and prediction: `auto`, `cpu`, `cuda`.
+    #[arg(long, value_parser = ["auto", "cpu", "cuda"])]
+    device: Option<String>,
+}
+
+impl MachineArguments {
+    /// What a run may use.
+    pub(crate) fn capacity(&self, settings: &Settings) -> Capacity {
+        let threads = self.threads.or(settings.threads).map_or_else(available_threads, |threads| threads as usize);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates, which is what is wanted")]
+        let given = self.memory.map(|gibibytes| (gibibytes.max(0.0) * f64::from(1 << 30)) as u64);
+        let memory_bytes = given.or(settings.memory_bytes).unwrap_or_else(available_memory);
+        let gpus = self.gpus.or(settings.gpus).map_or_else(available_gpus, |gpus| gpus as usize);
+        Capacity { threads, memory_bytes, gpus }
+    }
+
+    /// The device for stages with tensors.
+    pub(crate) fn device(&self, settings: &Settings) -> String {
+        self.device.clone().unwrap_or_else(|| settings.device.unwrap_or(Device::Auto).to_string())
+    }
+}
+
+fn available_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// What is free now, within the limit of the control group.
+fn available_memory() -> u64 {
+    let machine = fs_err::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?;
+        let kibibytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+        Some(kibibytes * 1024)
+    });
+    let limit = |name: &str| fs_err::read_to_string(Path::new("/sys/fs/cgroup").join(name)).ok()?.trim().parse::<u64>().ok();
+    let group = limit("memory.max").map(|most| most.saturating_sub(limit("memory.current").unwrap_or(0)));
+    let free = machine.unwrap_or(4 << 30).min(group.unwrap_or(u64::MAX));
+    free / 100 * MEMORY_SHARE
+}
+
+/// The NVIDIA GPUs that this process may use.
+fn available_gpus() -> usize {
+    if let Ok(visible) = std::env::var("CUDA_VISIBLE_DEVICES") {
+        return visible.split(',').filter(|name| !name.trim().is_empty() && name.trim() != "-1").count();
+    }
+    let Ok(devices) = fs_err::read_dir("/dev") else { return 0 };
+    let is_gpu = |name: &str| name.strip_prefix("nvidia").is_some_and(|number| number.parse::<u32>().is_ok());
+    devices.flatten().filter(|entry| entry.file_name().to_str().is_some_and(is_gpu)).count()
+}
+
+/// The worker's program: `$NNFLOW_TORCH`, or `nnflow-torch` beside this program, or on the PATH.
+pub(crate) fn worker_program() -> PathBuf {
+    if let Some(program) = std::env::var_os("NNFLOW_TORCH") {
+        return program.into();
+    }
+    let beside = std::env::current_exe().ok().and_then(|program| Some(program.parent()?.join("nnflow-torch")));
+    beside.filter(|program| program.is_file()).unwrap_or_else(|| PathBuf::from("nnflow-torch"))
+}

@@ -1,0 +1,350 @@
+//! `nnflow run`: runs a workflow.
+
+use std::collections::BTreeSet;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use nnflow_stage::{ErrorKind, ErrorReport};
+use petgraph::graph::NodeIndex;
+use serde_json::json;
+
+use super::machine::{MachineArguments, worker_program};
+use super::outcome::{Exit, Failed, complain, exit_of, print};
+use super::{Opening, target};
+use crate::engine::drive::{Drive, OnFailure, RunEnd};
+use crate::engine::events::{EVENTS_VERSION, Listener, Listeners, RunEvent};
+use crate::engine::metrics::Checked;
+use crate::engine::perform::Performer;
+use crate::engine::schedule::Scheduler;
+use crate::engine::sources::Sources;
+use crate::engine::state::{Forced, ReadyUnit, State, Status, UnitState};
+use crate::engine::worker::WorkerPool;
+use crate::report::{Journal, Plain, Terminal};
+use crate::session::Session;
+
+/// What `nnflow run` takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RunArguments {
+    /// The workflow's file; `workflow.toml`, or the only workflow in this folder, by default.
+    workflow: Option<PathBuf>,
+    #[command(flatten)]
+    opening: Opening,
+    #[command(flatten)]
+    machine: MachineArguments,
+    /// Only tell what would run, and why.
+    #[arg(long, short = 'n')]
+    dry_run: bool,
+    /// Run only these nodes and what they need, such as `plan` or `train[3d_fullres,*]`.
+    #[arg(long, value_name = "NODE")]
+    until: Vec<String>,
+    /// Run these nodes even if their results are at hand.
+    #[arg(long, value_name = "NODE")]
+    force: Vec<String>,
+    /// After a failure, run all that does not depend on it.
+    #[arg(long, short = 'k')]
+    keep_going: bool,
+    /// Also write the run's events to a file, as JSON lines.
+    #[arg(long, value_name = "FILE")]
+    events: Option<PathBuf>,
+    /// Print nothing but errors and the end.
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+/// How a workflow is run.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct RunOptions {
+    pub(crate) machine: MachineArguments,
+    pub(crate) until: Vec<String>,
+    pub(crate) force: Vec<String>,
+    pub(crate) keep_going: bool,
+    pub(crate) events: Option<PathBuf>,
+    pub(crate) quiet: bool,
+}
+
+/// Runs a workflow, or tells what would run.
+pub(crate) fn run(arguments: &RunArguments) -> Result<Exit, Failed> {
+    let path = target::workflow_path(arguments.workflow.as_deref())?;
+    let session = Session::open(&path, &arguments.opening.options())?;
+    let options = RunOptions {
+        machine: arguments.machine.clone(),
+        until: arguments.until.clone(),
+        force: arguments.force.clone(),
+        keep_going: arguments.keep_going,
+        events: arguments.events.clone(),
+        quiet: arguments.quiet,
+    };
+    if arguments.dry_run {
+        return dry_run(&session, &options);
+    }
+    Ok(run_session(&session, &options)?.exit)
+}
+
+/// How a run ended.
+pub(crate) struct Ran {
+    /// The exit code.
+    pub(crate) exit: Exit,
+}
+
+/// Runs a workflow that was opened.
+pub(crate) fn run_session(session: &Session, options: &RunOptions) -> Result<Ran, Failed> {
+    let sources = session.sources()?;
+    let problems = sources.problems.clone();
+    let mut listeners = Listeners::default();
+    if !options.quiet {
+        listeners.0.push(if std::io::stderr().is_terminal() {
+            Box::new(Terminal::new())
+        } else {
+            Box::new(Plain::new(std::io::stderr()))
+        });
+    }
+    let warnings = sources.warnings.clone();
+    let start = RunEvent::Started {
+        version: EVENTS_VERSION,
+        workflow: session.workflow.name.clone(),
+        summary: summary(session, &sources, options),
+    };
+    let mut state = prepare(session, sources, options)?;
+    let ready = state.settle();
+    let folder = if ready.is_empty() { None } else { Some(new_run_folder(session)?) };
+    if let Some(folder) = &folder {
+        listeners.0.push(Box::new(Journal::create(folder)?));
+        if let Some(path) = &options.events {
+            listeners.0.push(Box::new(Journal::events_to(path, &folder.join("logs"))?));
+        }
+    }
+    listeners.hear(&start);
+    for message in warnings {
+        listeners.hear(&RunEvent::Warning { message });
+    }
+    let end = drive(session, &mut state, ready, &mut listeners, options);
+    listeners.hear(&ended(&state, &end));
+    let checked = state.check_expectations(&session.workflow.expectations)?;
+    let rendered = render_metrics(&state, &checked)?;
+    if !rendered.is_empty() {
+        print(&rendered);
+    }
+    finish(session, &state, &end, &checked, folder.as_deref())?;
+    complain_of_problems(&problems);
+    Ok(Ran { exit: exit(&end, &checked, &problems) })
+}
+
+/// The state with the nodes that are asked for.
+fn prepare<'s>(session: &'s Session, sources: Sources, options: &RunOptions) -> Result<State<'s>, Failed> {
+    let forced = find_all(session, &options.force)?.into_iter().collect::<Forced>();
+    let mut wanted: BTreeSet<NodeIndex> = session.graph.order().iter().copied().collect();
+    if !options.until.is_empty() {
+        wanted = session.graph.ancestors(&find_all(session, &options.until)?);
+    }
+    if !sources.problems.is_empty() {
+        // A dataset with missing files is not worth hours of work; but what is wrong inside the others shall be told too.
+        wanted.retain(|index| session.graph.node(*index).uses == "ingest");
+    }
+    Ok(session.state(sources, wanted, forced))
+}
+
+fn find_all(session: &Session, patterns: &[String]) -> Result<Vec<NodeIndex>, Failed> {
+    let found = patterns.iter().map(|pattern| target::nodes(&session.graph, pattern));
+    Ok(found.collect::<Result<Vec<_>, _>>()?.concat())
+}
+
+fn drive(
+    session: &Session,
+    state: &mut State<'_>,
+    ready: Vec<ReadyUnit>,
+    listener: &mut dyn Listener,
+    options: &RunOptions,
+) -> RunEnd {
+    let workers = WorkerPool::new(worker_program());
+    let cancel = cancel_flag();
+    let performer = Performer {
+        store: &session.store,
+        workers: &workers,
+        cancel: &cancel,
+        device: options.machine.device(&session.workflow.settings),
+    };
+    let scheduler = Scheduler::new(options.machine.capacity(&session.workflow.settings));
+    let on_failure = if options.keep_going { OnFailure::KeepGoing } else { OnFailure::FinishNode };
+    Drive::new(state, &performer, scheduler, listener, on_failure).run(ready)
+}
+
+/// A flag that the first SIGINT or SIGTERM sets; the second one ends the program at once.
+fn cancel_flag() -> Arc<AtomicBool> {
+    let flag = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        let conditional = signal_hook::flag::register_conditional_shutdown(signal, Exit::Interrupted as i32, flag.clone());
+        let registered = conditional.and_then(|_| signal_hook::flag::register(signal, flag.clone()));
+        if let Err(error) = registered {
+            complain(&format!("warning: signal {signal} will end the run without a checkpoint: {error}"));
+        }
+    }
+    flag
+}
+
+fn summary(session: &Session, sources: &Sources, options: &RunOptions) -> String {
+    let workflow = &session.workflow;
+    let mut parts = vec![workflow.name.clone()];
+    parts.extend(workflow.extends.last().cloned());
+    if sources.n_cases > 0 {
+        parts.push(format!("{} cases", sources.n_cases));
+    }
+    let capacity = options.machine.capacity(&workflow.settings);
+    parts.push(format!("{} nodes", session.graph.len()));
+    parts.push(if capacity.gpus > 0 { format!("{} GPUs", capacity.gpus) } else { format!("{} CPU threads", capacity.threads) });
+    parts.join(" · ")
+}
+
+fn new_run_folder(session: &Session) -> Result<PathBuf, Failed> {
+    let now = jiff::Zoned::now().strftime("%Y-%m-%dT%H-%M-%S").to_string();
+    let folder = session.store.runs_folder().join(format!("{now}-{}", std::process::id()));
+    fs_err::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
+fn ended(state: &State<'_>, end: &RunEnd) -> RunEvent {
+    let (mut run, mut fresh, mut skipped, mut failed) = (0, 0, 0, 0);
+    for index in &state.wanted {
+        match &state.nodes[index.index()].status {
+            Status::Done if state.tally(*index).made > 0 => run += 1,
+            Status::Done => fresh += 1,
+            Status::Skipped(_) => skipped += 1,
+            Status::Failed | Status::Blocked(_) | Status::Waiting | Status::Active => failed += 1,
+        }
+    }
+    RunEvent::Ended { success: failed == 0, run, fresh, skipped, failed, wall_seconds: end.wall_seconds }
+}
+
+fn render_metrics(state: &State<'_>, checked: &[Checked]) -> Result<String, Failed> {
+    let path = ["foreground_mean".to_owned(), "dice".to_owned()];
+    let mut lines = String::new();
+    for index in state.graph.order().iter().filter(|index| state.wanted.contains(index)) {
+        let name = format!("{}.{}", state.graph.node(*index).name, path.join("."));
+        if checked.iter().any(|checked| checked.name == name) {
+            continue;
+        }
+        if let Some(value) = state.metric(*index, &path)? {
+            lines.push_str(&format!("  {name:<48} {value:.4}\n"));
+        }
+    }
+    for one in checked {
+        let value = one.value.map_or_else(|| "nothing".to_owned(), |value| format!("{value:.4}"));
+        let verdict = if one.met { "met" } else { "not met" };
+        lines.push_str(&format!("  {:<48} {value}  expected {}  {verdict}\n", one.name, one.expected));
+    }
+    Ok(lines)
+}
+
+/// Remembers what the next run explains itself by, and writes the run's summary.
+fn finish(
+    session: &Session,
+    state: &State<'_>,
+    end: &RunEnd,
+    checked: &[Checked],
+    folder: Option<&Path>,
+) -> Result<(), Failed> {
+    let Some(folder) = folder else { return Ok(()) };
+    let changed = |index: &&NodeIndex| state.tally(**index).made > 0;
+    let nodes: BTreeSet<String> =
+        state.wanted.iter().filter(changed).map(|index| state.graph.node(*index).name.clone()).collect();
+    state.history().save(&session.store, &nodes)?;
+    let units: serde_json::Map<_, _> = state.wanted.iter().map(|index| {
+        let tally = state.tally(*index);
+        (state.graph.node(*index).name.clone(), json!({ "found": tally.found, "made": tally.made, "lost": tally.lost }))
+    }).collect();
+    let document = json!({
+        "version": EVENTS_VERSION,
+        "workflow": session.workflow.name,
+        "wall_seconds": end.wall_seconds,
+        "interrupted": end.interrupted,
+        "nodes": units,
+        "node_seconds": end.node_seconds,
+        "expectations": checked,
+    });
+    let text = serde_json::to_string_pretty(&document).map_err(std::io::Error::from)?;
+    Ok(fs_err::write(folder.join("summary.json"), text)?)
+}
+
+fn complain_of_problems(problems: &[String]) {
+    if !problems.is_empty() {
+        let report = ErrorReport {
+            details: problems.to_vec(),
+            hint: Some("mend these and run again; what was read of the other cases is kept".to_owned()),
+            ..ErrorReport::new(ErrorKind::Input, "the dataset is incomplete")
+        };
+        complain(&Failed::Report(report).to_string());
+    }
+}
+
+fn exit(end: &RunEnd, checked: &[Checked], problems: &[String]) -> Exit {
+    if let Some(failure) = end.failures.first() {
+        let worst = end.failures.iter().find(|failure| failure.report.kind != ErrorKind::Input).unwrap_or(failure);
+        return match exit_of(worst.report.kind) {
+            Exit::WrongInput => Exit::WrongInput,
+            other => other,
+        };
+    }
+    if !problems.is_empty() {
+        return Exit::WrongInput;
+    }
+    if end.interrupted {
+        return Exit::Interrupted;
+    }
+    if checked.iter().any(|checked| checked.required && !checked.met) {
+        return Exit::ExpectationNotMet;
+    }
+    Exit::Done
+}
+
+/// Tells for each node: cached, will run and why, or unknown until which node has run.
+fn dry_run(session: &Session, options: &RunOptions) -> Result<Exit, Failed> {
+    let sources = session.sources()?;
+    let problems = sources.problems.clone();
+    let mut state = prepare(session, sources, options)?;
+    state.settle();
+    let mut text = String::new();
+    for index in session.graph.order().iter().filter(|index| state.wanted.contains(index)) {
+        text.push_str(&format!("{:<40} {}\n", session.graph.node(*index).name, describe(&state, *index)));
+    }
+    print(&text);
+    complain_of_problems(&problems);
+    Ok(if problems.is_empty() { Exit::Done } else { Exit::WrongInput })
+}
+
+/// How a node stands, in one line.
+pub(crate) fn describe(state: &State<'_>, node: NodeIndex) -> String {
+    let node_state = &state.nodes[node.index()];
+    let tally = state.tally(node);
+    match &node_state.status {
+        Status::Done => "cached".to_owned(),
+        Status::Skipped(reason) => format!("skipped: {reason}"),
+        Status::Blocked(reason) => format!("cannot run: {reason}"),
+        Status::Failed => "fails before it runs".to_owned(),
+        Status::Waiting => unknown(node_state.waits_for.as_deref()),
+        Status::Active => {
+            let units = node_state.phases.iter().filter_map(|phase| phase.units.as_ref()).flatten();
+            let ready: Vec<_> = units
+                .filter_map(|(item, unit)| match unit {
+                    UnitState::Ready(reason) => Some((item.as_deref(), reason)),
+                    _ => None,
+                })
+                .collect();
+            match ready.first() {
+                None => unknown(node_state.waits_for.as_deref()),
+                Some((None, reason)) => format!("will run: {reason}"),
+                Some((Some(case), reason)) => {
+                    let (ready, cached) = (ready.len(), tally.found);
+                    format!("will run {ready} of {} cases ({cached} cached): `{case}`: {reason}", tally.total)
+                }
+            }
+        }
+    }
+}
+
+fn unknown(waits_for: Option<&str>) -> String {
+    match waits_for {
+        Some(node) => format!("unknown until `{node}` has run"),
+        None => "unknown until what it reads has run".to_owned(),
+    }
+}

@@ -1,0 +1,305 @@
+//! Runs one stage by itself, from files to files, without a workflow and without a store.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use nnflow_cache::hash_file;
+use nnflow_stage::{
+    Artifact, Axes, ErrorKind, ErrorReport, FileRef, InputPort, InputValue, Member, Outcome, OutputFile, OutputSource,
+    Parameters, Phase, PhaseKind, ProducedArtifact, Read, Runner, Stage, StageEvent, Task, TaskResources,
+};
+use serde_json::Value;
+
+use super::perform::run_here;
+use super::schedule::Capacity;
+use super::worker::WorkerPool;
+
+/// What is run.
+pub struct Alone {
+    /// The stage.
+    pub stage: &'static dyn Stage,
+    /// What arrives at its input ports.
+    pub inputs: BTreeMap<String, PathBuf>,
+    /// Every parameter.
+    pub parameters: Parameters,
+    /// Values on axes.
+    pub axes: Axes,
+    /// The seed.
+    pub seed: u64,
+    /// The folder that takes what the stage makes.
+    pub output: PathBuf,
+    /// The worker's program.
+    pub worker: PathBuf,
+    /// The device for tensors.
+    pub device: String,
+    /// What the machine gives.
+    pub capacity: Capacity,
+}
+
+/// What is at a port.
+#[derive(Clone)]
+enum Given {
+    One(Artifact),
+    Items(BTreeMap<String, Artifact>),
+}
+
+/// Runs all phases of a stage; returns the folders that were written.
+///
+/// # Errors
+/// If an input is missing or cannot be read, or the stage fails.
+pub fn run_alone(alone: &Alone) -> Result<Vec<String>, ErrorReport> {
+    let spec = alone.stage.spec();
+    let mut given = BTreeMap::new();
+    for (name, path) in &alone.inputs {
+        let port = spec.input(name).ok_or_else(|| {
+            let names: Vec<_> = spec.inputs.iter().map(|port| format!("`{}`", port.name)).collect();
+            wrong(format!("stage `{}` has no input `{name}`; it has {}", spec.name, names.join(", ")))
+        })?;
+        given.insert(name.clone(), read_input(port, path)?);
+    }
+    for axis in spec.axes {
+        if !alone.axes.contains_key(*axis) {
+            return Err(wrong(format!("stage `{}` needs a value on the axis `{axis}`: `--axis {axis}=…`", spec.name)));
+        }
+    }
+    fs_err::create_dir_all(&alone.output).map_err(|error| storage(&error))?;
+    let workers = WorkerPool::new(alone.worker.clone());
+    let mut written = Vec::new();
+    for phase in spec.phases {
+        let made = run_phase(alone, phase, &given, &workers)?;
+        written.extend(made.keys().map(|port| alone.output.join(port).display().to_string()));
+        for (port, value) in made {
+            given.entry(port).or_insert(value);
+        }
+    }
+    Ok(written)
+}
+
+fn run_phase(
+    alone: &Alone,
+    phase: &'static Phase,
+    given: &BTreeMap<String, Given>,
+    workers: &WorkerPool,
+) -> Result<BTreeMap<String, Given>, ErrorReport> {
+    let items = match phase.kind {
+        PhaseKind::Whole => vec![None],
+        PhaseKind::PerCase => cases(alone, phase, given)?.into_iter().map(Some).collect(),
+    };
+    let mut made: BTreeMap<String, Given> = BTreeMap::new();
+    for item in items {
+        let task = task(alone, phase, item.as_deref(), given)?;
+        let outcome = run_task(alone, &task, workers)?;
+        let folder = |port: &str| match (&item, alone.output.join(port)) {
+            (Some(item), folder) => folder.join(item),
+            (None, folder) => folder,
+        };
+        for (port, produced) in settle(&outcome, folder)? {
+            match (made.get_mut(&port), produced, &item) {
+                (Some(Given::Items(items)), Given::One(artifact), Some(item)) => {
+                    items.insert(item.clone(), artifact);
+                }
+                (_, Given::One(artifact), Some(item)) => {
+                    made.insert(port, Given::Items(BTreeMap::from([(item.clone(), artifact)])));
+                }
+                (_, produced, _) => {
+                    made.insert(port, produced);
+                }
+            }
+        }
+    }
+    Ok(made)
+}
+
+fn run_task(alone: &Alone, task: &Task, workers: &WorkerPool) -> Result<Outcome, ErrorReport> {
+    let never = AtomicBool::new(false);
+    let mut event = |event: StageEvent| {
+        if let StageEvent::Log { line } = event {
+            crate::cli::complain(&line);
+        }
+    };
+    match alone.stage.spec().runner {
+        Runner::Native => run_here(alone.stage, task, &never, &mut event),
+        Runner::Torch => {
+            let gpus: Vec<usize> = (0..alone.capacity.gpus.min(1)).collect();
+            workers.run(task, &gpus, &never, &mut event)
+        }
+    }
+}
+
+/// The cases of a per-case phase.
+fn cases(alone: &Alone, phase: &Phase, given: &BTreeMap<String, Given>) -> Result<Vec<String>, ErrorReport> {
+    let spec = alone.stage.spec();
+    let mut documents = BTreeMap::new();
+    let mut available = None;
+    for name in phase.reads {
+        match (given.get(*name), spec.input(name)) {
+            (Some(value), Some(port)) if port.read != Read::Whole => {
+                documents.insert((*name).to_owned(), document(alone, port, value)?);
+            }
+            (Some(Given::Items(items)), _) if available.is_none() => available = Some(items.keys().cloned().collect()),
+            _ => {}
+        }
+    }
+    let available: Vec<String> = available.unwrap_or_default();
+    alone.stage.items(phase.name, &available, &documents).map_err(|error| error.report())
+}
+
+fn task(alone: &Alone, phase: &Phase, item: Option<&str>, given: &BTreeMap<String, Given>) -> Result<Task, ErrorReport> {
+    let spec = alone.stage.spec();
+    let mut inputs = BTreeMap::new();
+    for name in phase.reads {
+        let port = spec.input(name);
+        let optional = port.map_or_else(|| spec.output(name).is_some_and(|port| port.optional), |port| port.optional);
+        let value = match given.get(*name) {
+            None if optional => continue,
+            None => return Err(wrong(format!("stage `{}` needs input `{name}`: `--input {name}=PATH`", spec.name))),
+            Some(value) => match (port, value, item) {
+                (Some(port), value, _) if port.read != Read::Whole => InputValue::Document(document(alone, port, value)?),
+                (_, Given::One(artifact), _) => InputValue::One(artifact.clone()),
+                (_, Given::Items(items), None) => InputValue::Items(items.clone()),
+                (_, Given::Items(items), Some(item)) => match items.get(item) {
+                    Some(artifact) => InputValue::One(artifact.clone()),
+                    None if optional => continue,
+                    None => return Err(wrong(format!("input `{name}` has no case `{item}`"))),
+                },
+            },
+        };
+        inputs.insert((*name).to_owned(), vec![Member { axes: Axes::new(), value }]);
+    }
+    Ok(Task {
+        stage: spec.name.to_owned(),
+        node: spec.name.to_owned(),
+        phase: phase.name.to_owned(),
+        item: item.map(str::to_owned),
+        axes: alone.axes.clone(),
+        parameters: alone.parameters.clone(),
+        seed: alone.seed,
+        inputs,
+        output: item.map_or_else(|| alone.output.clone(), |item| alone.output.join(".cases").join(item)),
+        work: alone.output.join(".work"),
+        earlier: Vec::new(),
+        resources: TaskResources {
+            threads: alone.capacity.threads,
+            memory_bytes: alone.capacity.memory_bytes,
+            device: alone.device.clone(),
+        },
+    })
+}
+
+/// Moves what a task made to where the user finds it.
+fn settle(outcome: &Outcome, folder: impl Fn(&str) -> PathBuf) -> Result<BTreeMap<String, Given>, ErrorReport> {
+    let mut made = BTreeMap::new();
+    for (port, produced) in &outcome.outputs {
+        let value = match produced {
+            ProducedArtifact::One(files) => Given::One(place(files, &folder(port))?),
+            ProducedArtifact::Items(items) => {
+                let placed = items.iter().map(|(item, files)| Ok((item.clone(), place(files, &folder(port).join(item))?)));
+                Given::Items(placed.collect::<Result<_, ErrorReport>>()?)
+            }
+        };
+        made.insert(port.clone(), value);
+    }
+    Ok(made)
+}
+
+fn place(files: &[OutputFile], folder: &Path) -> Result<Artifact, ErrorReport> {
+    let mut placed = Vec::new();
+    for file in files {
+        let to = folder.join(&file.name);
+        let move_file = || {
+            if let Some(parent) = to.parent() {
+                fs_err::create_dir_all(parent)?;
+            }
+            match &file.source {
+                OutputSource::Written { path } if *path == to => Ok(()),
+                OutputSource::Written { path } => fs_err::rename(path, &to),
+                OutputSource::Forwarded { path, .. } => fs_err::copy(path, &to).map(|_| ()),
+            }
+        };
+        move_file().map_err(|error| storage(&error))?;
+        placed.push(file_ref(&file.name, &to)?);
+    }
+    Ok(Artifact { files: placed })
+}
+
+/// What a path holds, as the port needs it.
+fn read_input(port: &InputPort, path: &Path) -> Result<Given, ErrorReport> {
+    if port.kinds == ["raw"] && path.join("dataset.json").is_file() {
+        let listing = nnflow_nnunet::sources::dataset(path, None).map_err(|error| error.report())?;
+        let artifact = |files: Vec<nnflow_nnunet::sources::SourceFile>| {
+            let files = files.iter().map(|file| file_ref(&file.name, &file.path));
+            Ok(Artifact { files: files.collect::<Result<_, ErrorReport>>()? })
+        };
+        let items = listing.cases.into_iter().map(|(case, files)| Ok((case, artifact(files)?)));
+        return Ok(Given::Items(items.collect::<Result<_, ErrorReport>>()?));
+    }
+    if !port.per_case {
+        return Ok(Given::One(read_artifact(path)?));
+    }
+    let mut items = BTreeMap::new();
+    for entry in fs_err::read_dir(path).map_err(|error| storage(&error))? {
+        let entry = entry.map_err(|error| storage(&error))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with('.') {
+            continue;
+        }
+        if entry.path().is_dir() {
+            items.insert(name, read_artifact(&entry.path())?);
+        } else if let Some((case, ending)) = name.split_once('.') {
+            // A folder of label images: `CASE.nii.gz` stands for the artifact with the file `labels.nii.gz`.
+            let file = file_ref(&format!("labels.{ending}"), &entry.path())?;
+            items.insert(case.to_owned(), Artifact { files: vec![file] });
+        }
+    }
+    Ok(Given::Items(items))
+}
+
+fn read_artifact(path: &Path) -> Result<Artifact, ErrorReport> {
+    if path.is_file() {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        return Ok(Artifact { files: vec![file_ref(&name, path)?] });
+    }
+    let mut files = Vec::new();
+    for entry in fs_err::read_dir(path).map_err(|error| storage(&error))? {
+        let entry = entry.map_err(|error| storage(&error))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if entry.path().is_dir() {
+            let inner = read_artifact(&entry.path())?.files.into_iter();
+            files.extend(inner.map(|file| FileRef { name: format!("{name}/{}", file.name), ..file }));
+        } else if !name.starts_with('.') {
+            files.push(file_ref(&name, &entry.path())?);
+        }
+    }
+    files.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(Artifact { files })
+}
+
+fn file_ref(name: &str, path: &Path) -> Result<FileRef, ErrorReport> {
+    let (digest, bytes) = hash_file(path).map_err(|error| ErrorReport::new(ErrorKind::Storage, error.to_string()))?;
+    let path = fs_err::canonicalize(path).map_err(|error| storage(&error))?;
+    Ok(FileRef { name: name.to_owned(), path, digest: digest.to_hex(), bytes, incidental: false })
+}
+
+/// The slice of what a port reads: of a JSON file, or of the cases' names.
+fn document(alone: &Alone, port: &InputPort, given: &Given) -> Result<Value, ErrorReport> {
+    let whole = match given {
+        Given::Items(items) => Value::from(items.keys().cloned().collect::<Vec<_>>()),
+        Given::One(artifact) => {
+            let jsons = || artifact.files.iter().filter(|file| file.name.ends_with(".json"));
+            let file = jsons().find(|file| file.name != "reasons.json").or_else(|| jsons().next());
+            let file = file.ok_or_else(|| wrong(format!("input `{}` needs a JSON file", port.name)))?;
+            let bytes = fs_err::read(&file.path).map_err(|error| storage(&error))?;
+            nnflow_nnunet::read_json(&bytes).map_err(|error| wrong(format!("`{}`: {error}", file.name)))?
+        }
+    };
+    alone.stage.slice(port.name, &whole, &alone.axes, &alone.parameters).map_err(|error| error.report())
+}
+
+fn wrong(message: String) -> ErrorReport {
+    ErrorReport::new(ErrorKind::Input, message)
+}
+
+fn storage(error: &std::io::Error) -> ErrorReport {
+    ErrorReport::new(ErrorKind::Storage, error.to_string())
+}

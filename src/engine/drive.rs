@@ -1,0 +1,401 @@
+//! The run loop: starts what is ready, takes what has ended, until nothing is left to do.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use nnflow_cache::{Digest, Key};
+use nnflow_stage::{ErrorKind, ErrorReport, Runner, StageEvent};
+use petgraph::graph::NodeIndex;
+
+use super::events::{Listener, NodeEnd, RunEvent, Tally};
+use super::job::Job;
+use super::perform::{Performed, Performer};
+use super::schedule::{Demand, Grant, Scheduler};
+use super::state::{ReadyUnit, State, Status, UnitId, UnitState};
+
+/// How often the loop looks whether the run is to stop while nothing ends.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// How often a unit is tried again that failed for lack of a resource.
+const RETRIES: u32 = 2;
+
+/// How a run goes on after a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnFailure {
+    /// The other cases of the same node are still run, so that all problems are told at once; nothing else is started.
+    FinishNode,
+    /// All that does not depend on the failure is run.
+    KeepGoing,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RunEnd {
+    /// Whether it was asked to stop.
+    pub interrupted: bool,
+    /// The failures.
+    pub failures: Vec<Failure>,
+    /// From start to end.
+    pub wall_seconds: f64,
+    /// For each node that ran, from its first unit's start to its last one's end.
+    pub node_seconds: BTreeMap<String, f64>,
+}
+
+/// A unit that failed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Failure {
+    /// The node.
+    pub node: String,
+    /// The case, in a per-case phase.
+    pub case: Option<String>,
+    /// Why.
+    pub report: ErrorReport,
+}
+
+enum Message {
+    Event(UnitId, StageEvent),
+    Ended(Box<Job>, Grant, Result<Performed, ErrorReport>),
+}
+
+/// Bytes that are kept only until their consumers have read them.
+struct Kept {
+    key: Key,
+    digests: Vec<Digest>,
+    consumers: BTreeSet<NodeIndex>,
+}
+
+/// Runs everything in a state that must run.
+pub struct Drive<'r, 'g> {
+    state: &'r mut State<'g>,
+    performer: &'r Performer<'r>,
+    scheduler: Scheduler<ReadyUnit>,
+    listener: &'r mut dyn Listener,
+    on_failure: OnFailure,
+    running: HashMap<Key, Vec<UnitId>>,
+    tries: HashMap<UnitId, u32>,
+    started: HashMap<NodeIndex, Instant>,
+    told: BTreeSet<NodeIndex>,
+    kept: HashMap<UnitId, Kept>,
+    log_ends: HashMap<NodeIndex, Vec<String>>,
+    end: RunEnd,
+}
+
+impl<'r, 'g> Drive<'r, 'g> {
+    /// A run of `state`.
+    pub fn new(
+        state: &'r mut State<'g>,
+        performer: &'r Performer<'r>,
+        scheduler: Scheduler<ReadyUnit>,
+        listener: &'r mut dyn Listener,
+        on_failure: OnFailure,
+    ) -> Self {
+        Self {
+            state,
+            performer,
+            scheduler,
+            listener,
+            on_failure,
+            running: HashMap::new(),
+            tries: HashMap::new(),
+            started: HashMap::new(),
+            told: BTreeSet::new(),
+            kept: HashMap::new(),
+            log_ends: HashMap::new(),
+            end: RunEnd::default(),
+        }
+    }
+
+    /// Runs until nothing is left to do, or the run is asked to stop.
+    /// `ready` is what the first settling found.
+    pub fn run(mut self, ready: Vec<ReadyUnit>) -> RunEnd {
+        let start = Instant::now();
+        let (sender, receiver) = unbounded();
+        std::thread::scope(|scope| {
+            self.enqueue(ready);
+            loop {
+                if !self.performer.cancel.load(Ordering::Relaxed) {
+                    self.start_what_fits(scope, &sender);
+                }
+                if self.running.is_empty() {
+                    break;
+                }
+                self.take_messages(&receiver);
+            }
+        });
+        self.end.interrupted = self.performer.cancel.load(Ordering::Relaxed);
+        self.end.wall_seconds = start.elapsed().as_secs_f64();
+        for unit in self.kept.keys().cloned().collect::<Vec<_>>() {
+            self.drop_kept(&unit);
+        }
+        self.end
+    }
+
+    fn take_messages(&mut self, receiver: &Receiver<Message>) {
+        let mut message = match receiver.recv_timeout(LOOK_AGAIN) {
+            Ok(message) => Some(message),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
+        };
+        while let Some(next) = message {
+            match next {
+                Message::Event(unit, event) => self.hear(&unit, event),
+                Message::Ended(job, grant, result) => self.ended(*job, &grant, result),
+            }
+            message = receiver.try_recv().ok();
+        }
+    }
+
+    /// Lets results flow and puts what must run in line.
+    fn settle(&mut self) {
+        let ready = self.state.settle();
+        self.enqueue(ready);
+    }
+
+    fn enqueue(&mut self, ready: Vec<ReadyUnit>) {
+        for unit in ready {
+            if let Some(others) = self.running.get_mut(&unit.key) {
+                // The same work under another name: its result will do for both.
+                others.push(unit.id);
+                continue;
+            }
+            let node = self.state.graph.node(unit.id.node);
+            let priority = self.state.rank(unit.id.node);
+            let demand = self.demand(&unit, node);
+            self.scheduler.submit(unit, priority, demand);
+        }
+        self.tell_nodes();
+    }
+
+    fn demand(&self, unit: &ReadyUnit, node: &crate::workflow::Node) -> Demand {
+        let capacity = self.scheduler.capacity();
+        let resources = self.state.resources(unit);
+        let on_cpu = self.performer.device == "cpu" || capacity.gpus == 0;
+        let gpus = match (node.spec.runner, node.resources.gpu) {
+            (Runner::Native, _) => 0,
+            (Runner::Torch, _) if on_cpu => 0,
+            (Runner::Torch, asked) => asked.map_or(1, |count| count as usize).min(capacity.gpus),
+        };
+        let threads = match (node.resources.threads, node.spec.runner) {
+            (Some(threads), _) => threads as usize,
+            (None, Runner::Torch) if gpus > 0 => (capacity.threads * gpus / capacity.gpus).max(1),
+            (None, _) => resources.threads,
+        };
+        Demand { threads, memory_bytes: node.resources.memory_bytes.unwrap_or(resources.memory_bytes), gpus }
+    }
+
+    fn start_what_fits<'scope>(
+        &mut self,
+        scope: &'scope std::thread::Scope<'scope, '_>,
+        sender: &Sender<Message>,
+    ) where
+        'r: 'scope,
+    {
+        while let Some((unit, grant)) = self.scheduler.next() {
+            if self.is_stopped(unit.id.node) {
+                self.scheduler.release(&grant);
+                continue;
+            }
+            if let Some(others) = self.running.get_mut(&unit.key) {
+                others.push(unit.id);
+                self.scheduler.release(&grant);
+                continue;
+            }
+            self.announce(&unit);
+            let id = unit.id.clone();
+            let mut job = match self.state.job(unit) {
+                Ok(job) => Box::new(job),
+                Err(report) => {
+                    self.scheduler.release(&grant);
+                    self.failed(&id, report);
+                    self.settle();
+                    continue;
+                }
+            };
+            self.running.insert(job.key, vec![id.clone()]);
+            let (performer, sender) = (self.performer, sender.clone());
+            scope.spawn(move || {
+                let events = sender.clone();
+                let mut event = move |event| send(&events, Message::Event(id.clone(), event));
+                let result = performer.perform(&mut job, &grant, &mut event);
+                send(&sender, Message::Ended(job, grant, result));
+            });
+        }
+    }
+
+    /// Whether nothing of a node is started any more because something failed elsewhere.
+    fn is_stopped(&self, node: NodeIndex) -> bool {
+        let name = &self.state.graph.node(node).name;
+        self.on_failure == OnFailure::FinishNode
+            && !self.end.failures.is_empty()
+            && !self.end.failures.iter().any(|failure| failure.node == *name)
+    }
+
+    fn announce(&mut self, unit: &ReadyUnit) {
+        self.started.entry(unit.id.node).or_insert_with(Instant::now);
+        let event = RunEvent::UnitStarted {
+            node: self.state.graph.node(unit.id.node).name.clone(),
+            case: unit.id.item.as_deref().map(str::to_owned),
+            reason: unit.reason.clone(),
+        };
+        self.listener.hear(&event);
+    }
+
+    fn hear(&mut self, unit: &UnitId, event: StageEvent) {
+        let node = self.state.graph.node(unit.node).name.clone();
+        let case = unit.item.as_deref().map(str::to_owned);
+        match event {
+            StageEvent::Progress(progress) => self.listener.hear(&RunEvent::UnitProgress { node, case, progress }),
+            StageEvent::Log { line } => {
+                self.listener.hear(&RunEvent::Log { node, case, line: line.clone() });
+                let lines = self.log_ends.entry(unit.node).or_default();
+                lines.push(line);
+                if lines.len() > 10 {
+                    lines.remove(0);
+                }
+            }
+        }
+    }
+
+    fn ended(&mut self, job: Job, grant: &Grant, result: Result<Performed, ErrorReport>) {
+        self.scheduler.release(grant);
+        let units = self.running.remove(&job.key).unwrap_or_default();
+        match result {
+            Ok(performed) => self.done(&units, performed),
+            Err(report) if report.kind == ErrorKind::Interrupted => {}
+            Err(report) if report.kind == ErrorKind::Resource && self.may_retry(&job.id) => self.retry(job, &report),
+            Err(report) => units.iter().for_each(|unit| self.failed(unit, report.clone())),
+        }
+        self.settle();
+    }
+
+    fn done(&mut self, units: &[UnitId], performed: Performed) {
+        if let (Some(paths), Some(first)) = (performed.transient, units.first()) {
+            let consumers = self.state.consumers_of(first.node);
+            let digests = paths.keys().copied().collect();
+            self.state.locations.extend(paths);
+            self.kept.insert(first.clone(), Kept { key: performed.manifest.key(), digests, consumers });
+        }
+        for unit in units {
+            self.state.complete(unit, &performed.manifest, false);
+            let event = RunEvent::UnitDone {
+                node: self.state.graph.node(unit.node).name.clone(),
+                case: unit.item.as_deref().map(str::to_owned),
+                wall_seconds: performed.wall_seconds,
+                tally: self.state.tally(unit.node),
+            };
+            self.listener.hear(&event);
+        }
+    }
+
+    fn failed(&mut self, unit: &UnitId, report: ErrorReport) {
+        let node = self.state.graph.node(unit.node).name.clone();
+        let case = unit.item.as_deref().map(str::to_owned);
+        let log_end = match report.kind {
+            ErrorKind::Internal | ErrorKind::Resource => self.log_ends.get(&unit.node).cloned().unwrap_or_default(),
+            _ => Vec::new(),
+        };
+        self.state.fail(unit, report.clone());
+        self.listener.hear(&RunEvent::UnitFailed { node: node.clone(), case: case.clone(), report: report.clone(), log_end });
+        self.end.failures.push(Failure { node, case, report });
+    }
+
+    fn may_retry(&self, unit: &UnitId) -> bool {
+        self.tries.get(unit).copied().unwrap_or(0) < RETRIES
+    }
+
+    fn retry(&mut self, job: Job, report: &ErrorReport) {
+        *self.tries.entry(job.id.clone()).or_insert(0) += 1;
+        let message = format!("`{}` is tried again: {}", job.task.node, report.message);
+        self.listener.hear(&RunEvent::Warning { message });
+        self.state.wait_again(&job.id);
+    }
+
+    /// Tells which nodes have ended, and lets go of bytes that nobody waits for.
+    fn tell_nodes(&mut self) {
+        for node in self.state.graph.order().to_vec() {
+            if self.told.contains(&node) || !self.state.nodes[node.index()].status.is_final() {
+                continue;
+            }
+            self.told.insert(node);
+            let name = self.state.graph.node(node).name.clone();
+            let tally = self.state.tally(node);
+            let wall_seconds = self.started.get(&node).map(|start| start.elapsed().as_secs_f64());
+            let end = match &self.state.nodes[node.index()].status {
+                Status::Skipped(reason) => NodeEnd::Skipped { reason: reason.clone() },
+                Status::Failed => NodeEnd::Failed,
+                Status::Blocked(reason) => NodeEnd::Blocked { reason: reason.clone() },
+                Status::Done | Status::Waiting | Status::Active => match wall_seconds {
+                    None => NodeEnd::Fresh,
+                    Some(wall_seconds) => NodeEnd::Done { wall_seconds },
+                },
+            };
+            if let Some(seconds) = wall_seconds {
+                self.end.node_seconds.insert(name.clone(), seconds);
+            }
+            self.listener.hear(&RunEvent::NodeEnded { node: name, end, tally });
+        }
+        for unit in self.kept.keys().cloned().collect::<Vec<_>>() {
+            if self.is_read_by_all(&unit) {
+                self.drop_kept(&unit);
+            }
+        }
+    }
+
+    /// Whether every consumer of a unit's bytes has ended, for the unit's case.
+    fn is_read_by_all(&self, unit: &UnitId) -> bool {
+        let Some(kept) = self.kept.get(unit) else { return false };
+        kept.consumers.iter().all(|consumer| self.state.has_read(*consumer, unit.item.as_ref()))
+    }
+
+    fn drop_kept(&mut self, unit: &UnitId) {
+        let Some(kept) = self.kept.remove(unit) else { return };
+        for digest in &kept.digests {
+            self.state.locations.remove(digest);
+        }
+        if let Err(error) = self.performer.store.remove_work(&kept.key) {
+            self.listener.hear(&RunEvent::Warning { message: error.to_string() });
+        }
+    }
+}
+
+/// The loop outlives its threads, so that somebody always listens.
+fn send(sender: &Sender<Message>, message: Message) {
+    sender.send(message).expect("invariant: the loop listens until all of its threads have ended");
+}
+
+impl State<'_> {
+    /// How the units of a node stand.
+    #[must_use]
+    pub fn tally(&self, node: NodeIndex) -> Tally {
+        let mut tally = Tally::default();
+        let phases = &self.nodes[node.index()].phases;
+        for unit in phases.iter().filter_map(|phase| phase.units.as_ref()).flat_map(BTreeMap::values) {
+            tally.total += 1;
+            match unit {
+                UnitState::Done { hit: true, .. } => tally.found += 1,
+                UnitState::Done { hit: false, .. } => tally.made += 1,
+                UnitState::Failed(_) | UnitState::Blocked => tally.lost += 1,
+                UnitState::Waiting | UnitState::Ready(_) => {}
+            }
+        }
+        tally
+    }
+
+    /// Whether a node no longer needs the bytes that belong to a case, or any bytes at all where none is named.
+    #[must_use]
+    pub fn has_read(&self, node: NodeIndex, item: Option<&std::sync::Arc<str>>) -> bool {
+        let state = &self.nodes[node.index()];
+        if state.status.is_final() || !self.wanted.contains(&node) {
+            return true;
+        }
+        let open = |unit: &UnitState| matches!(unit, UnitState::Waiting | UnitState::Ready(_));
+        state.phases.iter().all(|phase| match (&phase.units, item) {
+            (None, _) => false,
+            (Some(units), Some(item)) if !units.contains_key(&None) => {
+                units.get(&Some(item.clone())).is_none_or(|unit| !open(unit))
+            }
+            (Some(units), _) => !units.values().any(open),
+        })
+    }
+}

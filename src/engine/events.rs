@@ -1,0 +1,171 @@
+//! What happens in a run, as data: what a terminal shows, a log holds and a program reads.
+
+use nnflow_stage::{ErrorReport, Progress};
+use serde::{Deserialize, Serialize};
+
+/// The version of the events' form.
+pub const EVENTS_VERSION: u32 = 1;
+
+/// How many units of a node stand how.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    /// All that are known of.
+    pub total: usize,
+    /// Found in the store.
+    pub found: usize,
+    /// Run in this run.
+    pub made: usize,
+    /// Failed, or blocked by one that failed.
+    pub lost: usize,
+}
+
+impl Tally {
+    /// How many have ended.
+    #[must_use]
+    pub fn ended(&self) -> usize {
+        self.found + self.made + self.lost
+    }
+}
+
+/// How a node ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum NodeEnd {
+    /// Everything was found in the store.
+    Fresh,
+    /// It ran, in part or as a whole.
+    Done {
+        /// From its first unit's start to its last one's end.
+        wall_seconds: f64,
+    },
+    /// It did not take part.
+    Skipped {
+        /// Why.
+        reason: String,
+    },
+    /// At least one unit failed.
+    Failed,
+    /// A node before it failed.
+    Blocked {
+        /// Which.
+        reason: String,
+    },
+}
+
+/// Something that happened in a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum RunEvent {
+    /// The run began.
+    Started {
+        /// [`EVENTS_VERSION`].
+        version: u32,
+        /// The workflow's name.
+        workflow: String,
+        /// One line about what is run.
+        summary: String,
+    },
+    /// Something is odd without being wrong.
+    Warning {
+        /// One sentence.
+        message: String,
+    },
+    /// A unit began.
+    UnitStarted {
+        /// The node.
+        node: String,
+        /// The case, in a per-case phase.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        case: Option<String>,
+        /// Why it runs.
+        reason: String,
+    },
+    /// A unit has come further.
+    UnitProgress {
+        /// The node.
+        node: String,
+        /// The case, in a per-case phase.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        case: Option<String>,
+        /// How far.
+        progress: Progress,
+    },
+    /// A unit says something for its node's log.
+    Log {
+        /// The node.
+        node: String,
+        /// The case, in a per-case phase.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        case: Option<String>,
+        /// The line.
+        line: String,
+    },
+    /// A unit ended well.
+    UnitDone {
+        /// The node.
+        node: String,
+        /// The case, in a per-case phase.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        case: Option<String>,
+        /// How long it took.
+        wall_seconds: f64,
+        /// How the node's units stand now.
+        tally: Tally,
+    },
+    /// A unit failed.
+    UnitFailed {
+        /// The node.
+        node: String,
+        /// The case, in a per-case phase.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        case: Option<String>,
+        /// Why.
+        report: ErrorReport,
+        /// The last lines of the node's log, where they may help.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        log_end: Vec<String>,
+    },
+    /// A node ended.
+    NodeEnded {
+        /// The node.
+        node: String,
+        /// How.
+        #[serde(flatten)]
+        end: NodeEnd,
+        /// How its units stand.
+        tally: Tally,
+    },
+    /// The run ended.
+    Ended {
+        /// Whether everything that was asked for is at hand.
+        success: bool,
+        /// Nodes that ran, in part or as a whole.
+        run: usize,
+        /// Nodes that were found in the store.
+        fresh: usize,
+        /// Nodes that did not take part.
+        skipped: usize,
+        /// Nodes that failed or were blocked.
+        failed: usize,
+        /// From start to end.
+        wall_seconds: f64,
+    },
+}
+
+/// Who hears of what happens.
+pub trait Listener: Send {
+    /// Hears of an event.
+    fn hear(&mut self, event: &RunEvent);
+}
+
+/// Several listeners as one.
+#[derive(Default)]
+pub struct Listeners(pub Vec<Box<dyn Listener>>);
+
+impl Listener for Listeners {
+    fn hear(&mut self, event: &RunEvent) {
+        for listener in &mut self.0 {
+            listener.hear(event);
+        }
+    }
+}

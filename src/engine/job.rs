@@ -1,0 +1,176 @@
+//! From a unit that must run to a task with paths: what a thread or a worker needs, and nothing of the state.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use nnflow_cache::{Digest, Key};
+use nnflow_stage::{
+    Artifact, ErrorKind, ErrorReport, FileRef, InputValue, Member, Resources, ResourceQuery, Runner, Stage, Task,
+    TaskResources,
+};
+
+use super::gather::{Content, Gathered, NotReady};
+use super::record::KeyRecord;
+use super::state::{ReadyUnit, State, UnitId};
+
+/// A unit that is ready to be run somewhere.
+pub struct Job {
+    /// The unit.
+    pub id: UnitId,
+    /// Its key.
+    pub key: Key,
+    /// The pre-image of its key.
+    pub record: KeyRecord,
+    /// The stage.
+    pub stage: &'static dyn Stage,
+    /// The task; its output and work folders are chosen when it starts.
+    pub task: Task,
+    /// Whether the bytes of its results are kept in the store.
+    pub store: bool,
+    /// Units whose bytes were not kept and must be made again first, in order.
+    pub prelude: Vec<Prelude>,
+}
+
+/// A unit that is run again because its bytes were not kept.
+pub struct Prelude {
+    /// The stage.
+    pub stage: &'static dyn Stage,
+    /// The task.
+    pub task: Task,
+}
+
+impl Job {
+    /// Which program can run it.
+    #[must_use]
+    pub fn runner(&self) -> Runner {
+        self.stage.spec().runner
+    }
+}
+
+impl State<'_> {
+    /// The job of a unit that must run.
+    ///
+    /// # Errors
+    /// If bytes that it reads can neither be found nor be made again.
+    pub fn job(&self, unit: ReadyUnit) -> Result<Job, ErrorReport> {
+        let mut prelude = Vec::new();
+        self.add_prelude(&unit.inputs, &mut prelude, &mut BTreeSet::new())?;
+        let task = self.task(&unit.id, &unit.inputs);
+        let stage = self.stages[unit.id.node.index()];
+        let store = self.graph.node(unit.id.node).store;
+        Ok(Job { id: unit.id, key: unit.key, record: unit.record, stage, task, store, prelude })
+    }
+
+    /// What a unit will need.
+    #[must_use]
+    pub fn resources(&self, unit: &ReadyUnit) -> Resources {
+        let task = self.task(&unit.id, &unit.inputs);
+        self.stages[unit.id.node.index()].resources(&ResourceQuery {
+            phase: &task.phase,
+            parameters: &task.parameters,
+            input_bytes: input_bytes(&unit.inputs),
+            inputs: &task.inputs,
+        })
+    }
+
+    fn task(&self, unit: &UnitId, inputs: &BTreeMap<String, Vec<Gathered>>) -> Task {
+        let node = self.graph.node(unit.node);
+        let inputs = inputs.iter().map(|(port, gathered)| {
+            let members = gathered.iter().map(|one| Member { axes: one.axes.clone(), value: self.value(&one.content) });
+            (port.clone(), members.collect())
+        });
+        Task {
+            stage: node.spec.name.to_owned(),
+            node: node.name.clone(),
+            phase: self.phase(unit.node, unit.phase).name.to_owned(),
+            item: unit.item.as_deref().map(str::to_owned),
+            axes: node.axes.clone(),
+            parameters: node.parameters.clone(),
+            seed: self.seed,
+            inputs: inputs.collect(),
+            output: PathBuf::new(),
+            work: PathBuf::new(),
+            earlier: Vec::new(),
+            resources: TaskResources { threads: 1, memory_bytes: 0, device: "cpu".to_owned() },
+        }
+    }
+
+    fn value(&self, content: &Content) -> InputValue {
+        match content {
+            Content::One(held) => InputValue::One(self.artifact(&held.artifact)),
+            Content::Items(items) => {
+                InputValue::Items(items.iter().map(|(item, held)| (item.to_string(), self.artifact(&held.artifact))).collect())
+            }
+            Content::Document(document) => InputValue::Document(document.clone()),
+        }
+    }
+
+    fn artifact(&self, artifact: &nnflow_cache::Artifact) -> Artifact {
+        let file = |file: &nnflow_cache::FileEntry| FileRef {
+            name: file.name.clone(),
+            path: self.path_of(&file.digest).unwrap_or_default(),
+            digest: file.digest.to_hex(),
+            bytes: file.bytes,
+            incidental: file.incidental,
+        };
+        Artifact { files: artifact.files().iter().map(file).collect() }
+    }
+
+    /// Where the bytes lie; nowhere if they have to be made again.
+    fn path_of(&self, digest: &Digest) -> Option<PathBuf> {
+        match self.locations.get(digest) {
+            Some(path) => Some(path.clone()),
+            None if self.transient.contains_key(digest) && !self.store.has(digest) => None,
+            None => Some(self.store.object_path(digest)),
+        }
+    }
+
+    /// Adds the units that make missing bytes again, each before those that need it.
+    fn add_prelude(
+        &self,
+        inputs: &BTreeMap<String, Vec<Gathered>>,
+        prelude: &mut Vec<Prelude>,
+        seen: &mut BTreeSet<UnitId>,
+    ) -> Result<(), ErrorReport> {
+        for digest in digests(inputs) {
+            let Some(producer) = self.transient.get(&digest) else { continue };
+            if self.path_of(&digest).is_some() || !seen.insert(producer.clone()) {
+                continue;
+            }
+            let (_, producer_inputs) = self.gather(producer).map_err(|error| match error {
+                NotReady::Invalid(report) => report,
+                NotReady::Pending(name) | NotReady::Blocked(name) => ErrorReport::new(
+                    ErrorKind::Internal,
+                    format!("bytes that were not kept cannot be made again: `{name}` is not at hand"),
+                ),
+            })?;
+            self.add_prelude(&producer_inputs, prelude, seen)?;
+            let stage = self.stages[producer.node.index()];
+            prelude.push(Prelude { stage, task: self.task(producer, &producer_inputs) });
+        }
+        Ok(())
+    }
+}
+
+fn digests(inputs: &BTreeMap<String, Vec<Gathered>>) -> Vec<Digest> {
+    let mut digests = Vec::new();
+    let mut add = |artifact: &nnflow_cache::Artifact| digests.extend(artifact.files().iter().map(|file| file.digest));
+    for gathered in inputs.values().flatten() {
+        match &gathered.content {
+            Content::One(held) => add(&held.artifact),
+            Content::Items(items) => items.values().for_each(|held| add(&held.artifact)),
+            Content::Document(_) => {}
+        }
+    }
+    digests
+}
+
+fn input_bytes(inputs: &BTreeMap<String, Vec<Gathered>>) -> u64 {
+    let bytes = |artifact: &nnflow_cache::Artifact| artifact.files().iter().map(|file| file.bytes).sum::<u64>();
+    let contents = inputs.values().flatten().map(|gathered| match &gathered.content {
+        Content::One(held) => bytes(&held.artifact),
+        Content::Items(items) => items.values().map(|held| bytes(&held.artifact)).sum(),
+        Content::Document(_) => 0,
+    });
+    contents.sum()
+}

@@ -1,0 +1,21 @@
+//! The engine: what has to run, in which order, with what, and what became of it.
+//!
+//! - [`state`] knows how far the graph has come; `gather` decides what enters a key; [`record`] tells two keys apart.
+//! - [`schedule`] decides what starts next; [`drive`] is the loop around it.
+//! - [`perform`] runs one job here or in a [`worker`] and publishes what it made.
+//! - [`events`] are what everybody else hears of it.
+
+pub mod alone;
+pub mod drive;
+pub mod events;
+mod gather;
+pub mod history;
+pub mod job;
+pub mod metrics;
+pub mod perform;
+pub mod record;
+pub mod schedule;
+pub mod sources;
+pub mod state;
+mod summary;
+pub mod worker;

@@ -1,0 +1,7 @@
+//! The program `nnflow`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    nnflow::cli::main()
+}

@@ -1,0 +1,74 @@
+//! The record of a run on disk: its events as JSON lines, and a log for each node.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use crate::engine::events::{Listener, RunEvent};
+
+/// Writes a run's events to `events.jsonl` and what nodes say to `logs/NODE.log`.
+#[derive(Debug)]
+pub struct Journal {
+    events: BufWriter<File>,
+    logs: PathBuf,
+    open: HashMap<String, File>,
+    failure: Option<std::io::Error>,
+}
+
+impl Journal {
+    /// A journal in a run's folder.
+    ///
+    /// # Errors
+    /// If the files cannot be made.
+    pub fn create(folder: &Path) -> std::io::Result<Self> {
+        let logs = folder.join("logs");
+        fs_err::create_dir_all(&logs)?;
+        let events = BufWriter::new(File::create(folder.join("events.jsonl"))?);
+        Ok(Self { events, logs, open: HashMap::new(), failure: None })
+    }
+
+    /// A journal that only writes events, to a file that the user named.
+    ///
+    /// # Errors
+    /// If the file cannot be made.
+    pub fn events_to(path: &Path, logs: &Path) -> std::io::Result<Self> {
+        let events = BufWriter::new(fs_err::File::create(path)?.into_parts().0);
+        Ok(Self { events, logs: logs.to_path_buf(), open: HashMap::new(), failure: None })
+    }
+
+    /// The first thing that went wrong in writing; a run does not fail for it, but it is told.
+    pub fn failure(&mut self) -> Option<std::io::Error> {
+        let flushed = self.events.flush();
+        self.failure.take().or(flushed.err())
+    }
+
+    fn write(&mut self, event: &RunEvent) -> std::io::Result<()> {
+        if let RunEvent::Log { node, case, line } = event {
+            let prefix = case.as_ref().map_or_else(String::new, |case| format!("{case}: "));
+            let log = self.log_of(node)?;
+            writeln!(log, "{prefix}{line}")?;
+        }
+        serde_json::to_writer(&mut self.events, event)?;
+        self.events.write_all(b"\n")?;
+        // Progress comes often and is worth little afterwards; all else is there for `status` at once.
+        if matches!(event, RunEvent::UnitProgress { .. }) { Ok(()) } else { self.events.flush() }
+    }
+
+    fn log_of(&mut self, node: &str) -> std::io::Result<&mut File> {
+        if !self.open.contains_key(node) {
+            let path = self.logs.join(format!("{node}.log"));
+            let file = File::options().create(true).append(true).open(path)?;
+            self.open.insert(node.to_owned(), file);
+        }
+        Ok(self.open.get_mut(node).expect("invariant: inserted above"))
+    }
+}
+
+impl Listener for Journal {
+    fn hear(&mut self, event: &RunEvent) {
+        if let Err(error) = self.write(event) {
+            self.failure.get_or_insert(error);
+        }
+    }
+}

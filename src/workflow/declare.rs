@@ -1,0 +1,236 @@
+//! From the merged tree to a [`Workflow`]: every key is read, checked and understood, or reported.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use super::axes::{self, ReadAxes};
+use super::layers::Layers;
+use super::model::{DEFAULT_SEED, Dataset, DatasetSource, Model, Settings, StageDeclaration, Workflow};
+use super::read::{Fields, list, mismatch, table, text, whole};
+use super::tree::{Entry, Table, Value, ValueKind};
+use super::{LoadOptions, expectation, quantity, stage};
+use crate::diagnostic::{Diagnostic, Diagnostics, Located, Place, Source, SourceKind};
+
+/// Understands the merged tree; what is not understood is left out of the workflow.
+pub(super) fn declare(
+    layers: Layers,
+    folder: &Path,
+    options: &LoadOptions<'_>,
+    diagnostics: &mut Diagnostics,
+) -> Workflow {
+    let document = layers.table;
+    let mut fields = Fields::new(&document, "");
+    let name = fields.read("name", diagnostics, text);
+    let seed = fields.read("seed", diagnostics, |value, path| whole::<u64>(value, path, 0));
+    let dataset =
+        fields.read("dataset", diagnostics, table_entry).and_then(|table| dataset(table, folder, diagnostics));
+    let model = fields.read("model", diagnostics, table_entry).and_then(|table| model(table, folder, diagnostics));
+    let axes_table = fields.read("axes", diagnostics, table_entry);
+    let mut axes = axes::read(axes_table.as_ref(), &layers.axis_values, &options.axis_values, diagnostics);
+    axes.complete &= axes_table.is_some() || document.get("axes").is_none();
+    let stage_tables = fields.read("stages", diagnostics, table_entry);
+    let stages = read_stages(stage_tables.as_ref(), &axes, diagnostics);
+    let expect = fields.read("expect", diagnostics, table_entry);
+    let expectations = expect
+        .iter()
+        .flat_map(|located| &located.value.entries)
+        .filter_map(|entry| expectation::read(entry, diagnostics))
+        .collect();
+    let settings = fields.read("settings", diagnostics, table_entry);
+    let settings = settings.map(|located| read_settings(&located.value, diagnostics)).unwrap_or_default();
+    fields.finish(diagnostics);
+    if stage_tables.is_none_or(|located| located.value.is_empty()) {
+        diagnostics.push(without_stages(&layers.root));
+    }
+    Workflow {
+        name: name.map_or_else(|| name_of(&layers.root), |name| name.value),
+        path: layers.root.folder().and(path_of(&layers.root)),
+        folder: folder.to_path_buf(),
+        extends: layers.extends,
+        seed: seed.unwrap_or(DEFAULT_SEED),
+        dataset,
+        model,
+        axes: axes.axes,
+        stages: stages.declared,
+        expectations,
+        settings,
+        root: layers.root,
+        disabled: stages.disabled,
+        broken: stages.broken,
+        axes_complete: axes.complete,
+        document,
+    }
+}
+
+fn table_entry(value: &Value, path: &str) -> Result<Located<Table>, Diagnostic> {
+    // A copy of a few entries is cheaper to reason about than a borrow of the tree that the workflow takes over.
+    table(value, path).map(|table| Located::new(table.clone(), value.place.clone()))
+}
+
+fn path_of(root: &Source) -> Option<PathBuf> {
+    match root.kind() {
+        SourceKind::File(path) => Some(path.clone()),
+        _ => None,
+    }
+}
+
+fn name_of(root: &Source) -> String {
+    let stem = Path::new(root.name()).file_stem();
+    stem.map_or_else(|| "workflow".to_owned(), |stem| stem.to_string_lossy().into_owned())
+}
+
+fn without_stages(root: &std::sync::Arc<Source>) -> Diagnostic {
+    let hint = "extend a recipe, such as `extends = \"nnunet-v2\"`, or declare a stage as `[stages.NAME]`";
+    let diagnostic = if root.text().trim().is_empty() {
+        Diagnostic::error(format!("workflow `{}` is empty", root.name()))
+    } else {
+        Diagnostic::error(format!("workflow `{}` has no stages", root.name()))
+    };
+    diagnostic.hint(hint)
+}
+
+/// A path as it is meant: relative to the file that says it, or to the current folder if the command line does.
+fn resolve(written: &Located<String>, folder: &Path) -> PathBuf {
+    let source = written.place.source();
+    match source.kind() {
+        SourceKind::File(_) => source.folder().unwrap_or(folder).join(&written.value),
+        SourceKind::Argument(_) => std::path::absolute(&written.value).unwrap_or_else(|_| folder.join(&written.value)),
+        SourceKind::Recipe(_) | SourceKind::Generated => folder.join(&written.value),
+    }
+}
+
+fn dataset(located: Located<Table>, folder: &Path, diagnostics: &mut Diagnostics) -> Option<Dataset> {
+    let before = diagnostics.len();
+    let mut fields = Fields::new(&located.value, "dataset");
+    let path = fields.read("path", diagnostics, text);
+    let fetch = fields.take("fetch");
+    let cases = fields.read("cases", diagnostics, case_names);
+    let split = fields.read("split", diagnostics, text);
+    fields.finish(diagnostics);
+    let found = match (path, fetch) {
+        (Some(path), None) => Some((DatasetSource::Path(resolve(&path, folder)), path.place)),
+        (None, Some(entry)) => fetched(entry, diagnostics).map(|source| (source, entry.value.place.clone())),
+        (Some(path), Some(fetch)) => {
+            let message = "`dataset` has both a `path` and a `fetch`";
+            let diagnostic = Diagnostic::error(message).at(&fetch.key_place, "expected only one of them");
+            diagnostics.push(diagnostic.context(&path.place, "the other one"));
+            None
+        }
+        (None, None) if diagnostics.len() == before => {
+            diagnostics.push(
+                Diagnostic::error("`dataset` does not say where the images are")
+                    .at(&located.place, "expected `path` or `fetch`")
+                    .hint("for example `path = \"data/Dataset004_Hippocampus\"`"),
+            );
+            None
+        }
+        (None, None) => None,
+    };
+    let (source, place) = found?;
+    let split = split.map(|split| Located::new(resolve(&split, folder), split.place));
+    Some(Dataset { source, cases, split, place })
+}
+
+fn case_names(value: &Value, path: &str) -> Result<Vec<String>, Diagnostic> {
+    let mut names: Vec<Located<String>> = Vec::new();
+    for item in list(value, path, "texts")? {
+        let name = text(item, path)?;
+        if let Some(before) = names.iter().find(|before| before.value == name.value) {
+            return Err(Diagnostic::error(format!("`{path}` names `{}` twice", name.value))
+                .at(&name.place, "the second time")
+                .context(&before.place, "the first time"));
+        }
+        names.push(name);
+    }
+    let names: Vec<String> = names.into_iter().map(|name| name.value).collect();
+    if names.is_empty() { Err(mismatch(value, path, "a list of at least one case")) } else { Ok(names) }
+}
+
+fn fetched(entry: &Entry, diagnostics: &mut Diagnostics) -> Option<DatasetSource> {
+    let path = "dataset.fetch";
+    let located = table_entry(&entry.value, path).map_err(|diagnostic| diagnostics.push(diagnostic)).ok()?;
+    let mut fields = Fields::new(&located.value, path);
+    let url = fields.read("url", diagnostics, address);
+    let blake3 = fields.read("blake3", diagnostics, digest);
+    fields.finish(diagnostics);
+    for key in ["url", "blake3"] {
+        if located.value.get(key).is_none() {
+            let message = format!("`{path}` lacks `{key}`");
+            diagnostics.push(
+                Diagnostic::error(message)
+                    .at(&located.place, "expected `{ url = \"https://…\", blake3 = \"…\" }`")
+                    .note("without a digest nobody could tell whether the download is what it was"),
+            );
+        }
+    }
+    Some(DatasetSource::Fetch { url: url?, blake3: blake3? })
+}
+
+fn address(value: &Value, path: &str) -> Result<String, Diagnostic> {
+    const SCHEMES: [&str; 3] = ["https://", "http://", "file://"];
+    let url = text(value, path)?.value;
+    if SCHEMES.iter().any(|scheme| url.starts_with(scheme)) {
+        Ok(url)
+    } else {
+        Err(mismatch(value, path, "an address that begins with `https://`, `http://` or `file://`"))
+    }
+}
+
+fn digest(value: &Value, path: &str) -> Result<String, Diagnostic> {
+    let digest = text(value, path)?.value.to_ascii_lowercase();
+    if digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        Ok(digest)
+    } else {
+        Err(mismatch(value, path, "a BLAKE3 digest of 64 hexadecimal digits"))
+    }
+}
+
+fn model(located: Located<Table>, folder: &Path, diagnostics: &mut Diagnostics) -> Option<Model> {
+    let mut fields = Fields::new(&located.value, "model");
+    let path = fields.read("path", diagnostics, text);
+    fields.finish(diagnostics);
+    if located.value.get("path").is_none() {
+        diagnostics.push(
+            Diagnostic::error("`model` does not say where the model is")
+                .at(&located.place, "expected `path`")
+                .hint("`path` is the folder of a bundle, or the workflow file that trains the model"),
+        );
+    }
+    path.map(|path| Model { path: resolve(&path, folder), place: path.place })
+}
+
+fn read_settings(settings: &Table, diagnostics: &mut Diagnostics) -> Settings {
+    let mut fields = Fields::new(settings, "settings");
+    let read = Settings {
+        gpus: fields.read("gpus", diagnostics, |value, path| whole(value, path, 0)),
+        memory_bytes: fields.read("memory", diagnostics, quantity::size),
+        threads: fields.read("threads", diagnostics, |value, path| whole(value, path, 1)),
+        device: fields.read("device", diagnostics, quantity::device),
+    };
+    fields.finish(diagnostics);
+    read
+}
+
+#[derive(Default)]
+struct ReadStages {
+    declared: Vec<StageDeclaration>,
+    disabled: BTreeMap<String, Place>,
+    broken: BTreeSet<String>,
+}
+
+fn read_stages(tables: Option<&Located<Table>>, axes: &ReadAxes, diagnostics: &mut Diagnostics) -> ReadStages {
+    let mut stages = ReadStages::default();
+    for entry in tables.into_iter().flat_map(|located| &located.value.entries) {
+        let disabled = entry.value.as_table().and_then(|table| table.get("enabled"));
+        if let Some(Entry { value: Value { kind: ValueKind::Boolean(false), .. }, key_place, .. }) = disabled {
+            stages.disabled.insert(entry.key.clone(), key_place.clone());
+            continue;
+        }
+        let before = diagnostics.len();
+        stages.declared.extend(stage::read(entry, axes, diagnostics));
+        if diagnostics.len() > before {
+            stages.broken.insert(entry.key.clone());
+        }
+    }
+    stages
+}

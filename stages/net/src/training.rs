@@ -1,0 +1,247 @@
+//! One step of training, and one of validation.
+//!
+//! Nothing here waits for the device: losses and counts stay where they were computed until somebody reads them, once an
+//! epoch, say. Which batches, at which learning rate and for how long is decided elsewhere.
+
+mod batch;
+mod running;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
+pub use batch::{Batch, BatchError};
+pub use running::{BatchLoss, ClassCounts, Evaluation, RunningEvaluation, RunningLoss};
+
+use crate::device::Device;
+use crate::error::TorchError;
+use crate::loss::{Loss, Sums, deep_supervision_weights};
+use crate::network::{Network, Topology, leaves};
+use crate::optimizer::{Optimizer, OptimizerOptions, clip};
+use crate::parallel::map_in_order;
+use batch::Piece;
+
+/// What a training makes small, and how.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainingOptions {
+    /// What is made small.
+    pub loss: Loss,
+    /// How.
+    pub optimizer: OptimizerOptions,
+    /// The largest norm of a gradient; longer ones are scaled down to it.
+    pub clip_norm: Option<f64>,
+}
+
+/// Why a step was not made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrainingError {
+    /// The batch does not fit the network.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    /// libtorch failed.
+    #[error(transparent)]
+    Torch(#[from] TorchError),
+}
+
+/// A network in training.
+#[derive(Debug)]
+pub struct Trainer {
+    network: Network,
+    options: TrainingOptions,
+    optimizer: Optimizer,
+    /// Weights of the supervised outputs in the loss.
+    weights: Vec<f64>,
+}
+
+/// What the threads that work on a batch share; it holds no tensor.
+#[derive(Clone, Copy)]
+struct Task<'a> {
+    topology: &'a Topology,
+    loss: &'a Loss,
+    weights: &'a [f64],
+    device: Device,
+}
+
+/// A piece of a batch between its forward and its backward pass.
+struct Forwarded {
+    parameters: Vec<Tensor>,
+    /// Of each supervised output.
+    sums: Vec<Sums>,
+}
+
+impl Trainer {
+    /// A training of `network` from its first step.
+    ///
+    /// # Errors
+    /// [`TorchError::OutOfMemory`] where the optimiser's state does not fit on the device.
+    pub fn new(network: Network, options: TrainingOptions) -> Result<Self, TorchError> {
+        let architecture = network.architecture();
+        let n_supervised = architecture.n_supervised();
+        let n_outputs = if architecture.deep_supervision { architecture.n_stages() - 1 } else { 1 };
+        let mut weights = deep_supervision_weights(n_outputs);
+        weights.truncate(n_supervised);
+        let trained = trained_part(&network)?;
+        let optimizer = Optimizer::new(options.optimizer.clone(), &trained)?;
+        Ok(Self { network, options, optimizer, weights })
+    }
+
+    /// The network as it is now.
+    #[must_use]
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// Steps so far.
+    #[must_use]
+    pub fn steps(&self) -> u64 {
+        self.optimizer.steps()
+    }
+
+    /// Makes one step on a batch and returns its loss, to be read later.
+    ///
+    /// On the CPU the result does not depend on the number of threads, to the bit.
+    ///
+    /// # Errors
+    /// [`TrainingError`] where the batch does not fit the network, or the device's memory.
+    pub fn step(&mut self, batch: &Batch<'_>, learning_rate: f64) -> Result<BatchLoss, TrainingError> {
+        let task = self.task();
+        let pieces = self.pieces(batch)?;
+        let threads = task.device.threads();
+        let forwarded = all(map_in_order(threads, pieces, |(piece, parameters)| task.forward(&piece, parameters)))?;
+        let (loss, gradients) = task.loss(&forwarded)?;
+        let work = forwarded.into_iter().zip(gradients).collect();
+        let gradients = all(map_in_order(threads, work, |(piece, gradients)| task.backward(&piece, &gradients)))?;
+        // The order of the pieces, not that of their ends, decides the sum.
+        let Some(mut gradient) = total(gradients)? else { return Ok(BatchLoss(loss)) };
+        if let Some(max_norm) = self.options.clip_norm {
+            gradient = clip(gradient, max_norm)?;
+        }
+        let mut trained = trained_part(&self.network)?;
+        self.optimizer.step(&mut trained, gradient, learning_rate)?;
+        Ok(BatchLoss(loss))
+    }
+
+    /// The loss of a batch, and true and false positives and negatives at the full resolution, to be read later.
+    ///
+    /// # Errors
+    /// [`TrainingError`] where the batch does not fit the network, or the device's memory.
+    pub fn evaluate(&self, batch: &Batch<'_>) -> Result<Evaluation, TrainingError> {
+        let task = self.task();
+        let pieces = self.pieces(batch)?;
+        let results = all(map_in_order(task.device.threads(), pieces, |(piece, parameters)| {
+            let _guard = tch::no_grad_guard();
+            task.evaluate(&piece, parameters)
+        }))?;
+        let (forwarded, counts): (Vec<_>, Vec<_>) = results.into_iter().unzip();
+        let (loss, _) = task.loss(&forwarded)?;
+        let counts = total(counts)?.map_or_else(|| Tensor::f_zeros([3, 0], (Kind::Int64, tch::Device::Cpu)), Ok);
+        Ok(Evaluation { loss: BatchLoss(loss), counts: counts.map_err(TorchError::from)? })
+    }
+
+    fn task(&self) -> Task<'_> {
+        Task {
+            topology: self.network.topology(),
+            loss: &self.options.loss,
+            weights: &self.weights,
+            device: self.network.device(),
+        }
+    }
+
+    /// The pieces that a batch is worked on in, each with views of the parameters of its own: a tensor belongs to one
+    /// thread.
+    fn pieces<'a>(&self, batch: &Batch<'a>) -> Result<Vec<(Piece<'a>, Vec<Tensor>)>, TrainingError> {
+        batch.check(self.network.architecture(), &self.options.loss.target)?;
+        let pieces = batch.split(self.network.device());
+        let parameters = |piece| Ok((piece, leaves(self.network.topology(), self.network.buffer())?));
+        pieces.into_iter().map(parameters).collect()
+    }
+}
+
+impl Task<'_> {
+    fn forward(&self, piece: &Piece<'_>, parameters: Vec<Tensor>) -> Result<Forwarded, TorchError> {
+        let outputs = self.topology.forward(&parameters, &piece.image(self.device)?, self.weights.len())?;
+        let sums = self.sums(piece, &outputs)?;
+        Ok(Forwarded { parameters, sums })
+    }
+
+    fn evaluate(&self, piece: &Piece<'_>, parameters: Vec<Tensor>) -> Result<(Forwarded, Tensor), TorchError> {
+        let outputs = self.topology.forward(&parameters, &piece.image(self.device)?, self.weights.len())?;
+        let sums = self.sums(piece, &outputs)?;
+        let counts = self.loss.target.counts(&outputs[0], &piece.labels(0, &outputs[0], self.device)?)?;
+        Ok((Forwarded { parameters, sums }, counts))
+    }
+
+    fn sums(&self, piece: &Piece<'_>, outputs: &[Tensor]) -> Result<Vec<Sums>, TorchError> {
+        let sums =
+            |(index, output): (usize, &Tensor)| self.loss.sums(output, &piece.labels(index, output, self.device)?);
+        outputs.iter().enumerate().map(sums).collect()
+    }
+
+    /// The loss of the whole batch, and its gradient by the sums of each piece and output.
+    fn loss(&self, forwarded: &[Forwarded]) -> Result<(Tensor, Vec<Vec<Tensor>>), TorchError> {
+        let mut predicted = Vec::with_capacity(self.weights.len());
+        let mut loss: Option<Tensor> = None;
+        for (output, &weight) in self.weights.iter().enumerate() {
+            let sums = whole_batch(forwarded, output)?;
+            let term = self.loss.of_sums(&sums)?.f_mul_scalar(weight)?;
+            predicted.push(sums.predicted);
+            loss = Some(match loss {
+                Some(loss) => loss.f_add(&term)?,
+                None => term,
+            });
+        }
+        let loss = loss.expect("invariant: a network has an output with a weight");
+        let gradients = Tensor::f_run_backward(&[&loss], &predicted, false, false)?;
+        let mut first = 0;
+        let mut of_pieces = Vec::with_capacity(forwarded.len());
+        for piece in forwarded {
+            let samples = piece.sums[0].predicted.size()[0];
+            let part = |gradient: &Tensor| gradient.f_narrow(0, first, samples);
+            of_pieces.push(gradients.iter().map(part).collect::<Result<Vec<_>, _>>()?);
+            first += samples;
+        }
+        Ok((loss.f_detach()?, of_pieces))
+    }
+
+    /// The gradient by the parameters, as one buffer.
+    fn backward(&self, piece: &Forwarded, gradients: &[Tensor]) -> Result<Tensor, TorchError> {
+        // The gradient of the scalar product with a constant is that constant, carried back through the sums.
+        let product = |(sums, gradient): (&Sums, &Tensor)| sums.predicted.f_mul(gradient)?.f_sum(Kind::Float);
+        let products = piece.sums.iter().zip(gradients).map(product).collect::<Result<Vec<_>, _>>()?;
+        let n_used = self.topology.n_used(self.weights.len());
+        let gradients = Tensor::f_run_backward(&products, &piece.parameters[..n_used], false, false)?;
+        let _guard = tch::no_grad_guard();
+        self.topology.layout().gather(&gradients)
+    }
+}
+
+/// The sums of all samples of the batch for one output; what depends on the logits starts a graph of its own.
+fn whole_batch(forwarded: &[Forwarded], output: usize) -> Result<Sums, TorchError> {
+    let predicted: Vec<_> = forwarded.iter().map(|piece| &piece.sums[output].predicted).collect();
+    let target: Vec<_> = forwarded.iter().map(|piece| &piece.sums[output].target).collect();
+    let predicted = Tensor::f_cat(&predicted, 0)?.f_detach()?.f_set_requires_grad(true)?;
+    Ok(Sums { predicted, target: Tensor::f_cat(&target, 0)? })
+}
+
+/// The part of the parameters that the loss depends on.
+fn trained_part(network: &Network) -> Result<Tensor, TorchError> {
+    let n_used = network.topology().n_used(network.architecture().n_supervised());
+    Ok(network.buffer().f_narrow(0, 0, network.layout().len_of_first(n_used) as i64)?)
+}
+
+fn all<T>(results: Vec<Result<T, TorchError>>) -> Result<Vec<T>, TorchError> {
+    results.into_iter().collect()
+}
+
+fn total(tensors: Vec<Tensor>) -> Result<Option<Tensor>, TorchError> {
+    let mut tensors = tensors.into_iter();
+    let Some(mut sum) = tensors.next() else { return Ok(None) };
+    for tensor in tensors {
+        sum = sum.f_add_(&tensor)?;
+    }
+    Ok(Some(sum))
+}

@@ -1,0 +1,124 @@
+//! Reading the files of a case.
+
+use ndarray::{Array3, Array4, s};
+use nnflow_io::image::{Geometry, Image, ReadError, ReadErrorKind, read_image, read_labels};
+use nnflow_stage::{Artifact, FileRef};
+
+use super::check::{Findings, compare_grids};
+
+/// First part of the name of the label image.
+const LABEL: &str = "label.";
+
+/// The files of a case, told apart by their names.
+pub(super) struct CaseFiles<'a> {
+    channels: Vec<&'a FileRef>,
+    label: Option<&'a FileRef>,
+}
+
+impl<'a> CaseFiles<'a> {
+    /// Sorts the files of the artifact.
+    pub(super) fn of(artifact: &'a Artifact, findings: &mut Findings) -> Self {
+        let label = artifact.files.iter().find(|file| file.name.starts_with(LABEL));
+        let mut channels: Vec<&FileRef> = artifact.files.iter().filter(|file| !file.name.starts_with(LABEL)).collect();
+        channels.sort_by(|first, second| first.name.cmp(&second.name));
+        for (number, file) in channels.iter().enumerate() {
+            let expected = format!("{number:04}.");
+            if !file.name.starts_with(&expected) {
+                findings.problem(format!("expected an image file `{expected}…`, found `{}`", file.name));
+            }
+        }
+        Self { channels, label }
+    }
+}
+
+/// The channels of all image files, one after the other, and the grid of the first file; none if a file cannot be read or
+/// does not fit the others.
+pub(super) fn read_channels(
+    files: &CaseFiles<'_>,
+    expected: usize,
+    findings: &mut Findings,
+) -> Option<(Array4<f32>, Geometry)> {
+    let mut stack: Option<Stack> = None;
+    let mut complete = true;
+    for (number, file) in files.channels.iter().enumerate() {
+        let image = match read_image(&file.path, &file.name) {
+            Ok(image) => image,
+            Err(error) => {
+                findings.problem(unreadable(&format!("image file {number}"), file, &error));
+                complete = false;
+                continue;
+            }
+        };
+        match &mut stack {
+            None => stack = Some(Stack::new(image, expected)),
+            Some(stack) => complete &= stack.add(number, &image, findings),
+        }
+    }
+    let found = stack.as_ref().map_or(0, |stack| stack.filled);
+    if complete && found != expected {
+        let n_files = files.channels.len();
+        findings.problem(format!("`dataset.json` names {expected} channels, {n_files} image files have {found}"));
+        return None;
+    }
+    stack.filter(|_| complete).map(|stack| (stack.voxels, stack.geometry))
+}
+
+/// Channels one after the other, in an array that is made once.
+struct Stack {
+    voxels: Array4<f32>,
+    geometry: Geometry,
+    filled: usize,
+}
+
+impl Stack {
+    fn new(first: Image, expected: usize) -> Self {
+        let (channels, depth, height, width) = first.voxels.dim();
+        if channels >= expected {
+            return Self { voxels: first.voxels, geometry: first.geometry, filled: channels };
+        }
+        let mut voxels = Array4::zeros((expected, depth, height, width));
+        voxels.slice_mut(s![..channels, .., .., ..]).assign(&first.voxels);
+        Self { voxels, geometry: first.geometry, filled: channels }
+    }
+
+    /// Adds the channels of a further file; says whether it could.
+    fn add(&mut self, number: usize, image: &Image, findings: &mut Findings) -> bool {
+        compare_grids(&format!("image file {number}"), &image.geometry, &self.geometry, findings);
+        if image.voxels.shape()[1..] != self.voxels.shape()[1..] {
+            return false;
+        }
+        let first = self.filled;
+        self.filled += image.voxels.dim().0;
+        if self.filled <= self.voxels.dim().0 {
+            self.voxels.slice_mut(s![first..self.filled, .., .., ..]).assign(&image.voxels);
+        }
+        true
+    }
+}
+
+/// The label image.
+pub(super) fn read_label(files: &CaseFiles<'_>, findings: &mut Findings) -> Option<(Array3<i16>, Geometry)> {
+    let Some(file) = files.label else {
+        findings.problem_with_hint(
+            "it has no label image".to_owned(),
+            "add it to `labelsTr`; for cases that are only to be predicted, set `labels = \"none\"`",
+        );
+        return None;
+    };
+    match read_labels(&file.path, &file.name) {
+        Ok(label) => Some(label),
+        Err(error) => {
+            findings.problem(unreadable("the label image", file, &error));
+            None
+        }
+    }
+}
+
+/// What is wrong with a file, with the path that a person can look at.
+fn unreadable(what: &str, file: &FileRef, error: &ReadError) -> String {
+    let path = file.path.display();
+    match &error.kind {
+        ReadErrorKind::Io(cause) => format!("{what} (`{path}`) cannot be read: {cause}"),
+        kind => format!("{what} (`{path}`) cannot be used: {kind}"),
+    }
+}

@@ -1,0 +1,11 @@
+//! The stages, one file each.
+
+pub(crate) mod crop;
+pub(crate) mod fingerprint;
+pub(crate) mod ingest;
+pub(crate) mod normalize;
+pub(crate) mod plan;
+pub(crate) mod predict;
+pub(crate) mod resample;
+pub(crate) mod split;
+pub(crate) mod train;

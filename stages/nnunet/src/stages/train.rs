@@ -1,0 +1,135 @@
+//! `train`: a network for one configuration and one fold.
+
+use nnflow_stage::{
+    Axes, Context, InputPort, OutputPort, Parameters, Phase, PhaseKind, Read, ResourceQuery, Resources, Runner, Stage,
+    StageError, StageSpec,
+};
+use serde_json::Value;
+
+use crate::documents::unknown_port;
+use crate::train::settings::TRAINING_PARAMETERS;
+use crate::train::slices::{Classes, FoldCases, TrainingPlan};
+
+/// The stage.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Train;
+
+/// Bytes of a checkpoint's weights, gradients, optimiser and activations for each voxel that the network sees, roughly:
+/// used to keep other work from starting beside it, not to limit it.
+const BYTES_A_VOXEL: u64 = 4096;
+
+/// What libtorch itself takes.
+const BASE_BYTES: u64 = 1 << 30;
+
+static SPEC: StageSpec = StageSpec {
+    name: "train",
+    version: 1,
+    summary: "trains a network for one configuration and one fold",
+    docs: "Trains the network that the plan describes on the cases of a fold, from random weights.\n\
+\n\
+An epoch is `batches_per_epoch` batches of patches, each drawn from a random case; a share of them is centred on foreground.\n\
+Patches are augmented (`augmentation`); which samples an epoch sees and what is done to them depends on the workflow's seed,\n\
+the epoch and the sample's number alone, not on threads. The loss is Dice plus cross-entropy, for regions binary\n\
+cross-entropy, with the outputs of lower resolutions weighted 1, 1/2, 1/4, … (`deep_supervision`). After each epoch the loss\n\
+and the Dice over `validation_batches` batches of the fold's other cases are taken (nnU-Net's pseudo Dice), and a checkpoint\n\
+is left, from which an interrupted training goes on; on the CPU it ends with the same weights, bit for bit.\n\
+\n\
+The defaults are those of nnU-Net 2.8.1 (`nnUNetTrainer`). The recipe `nnunet-2018` sets those of arXiv:1809.10486.",
+    runner: Runner::Torch,
+    inputs: &[
+        InputPort {
+            name: "cases",
+            kinds: &["prepared"],
+            read: Read::Whole,
+            per_case: true,
+            many: false,
+            optional: false,
+            doc: "all preprocessed training cases",
+        },
+        InputPort {
+            name: "plan",
+            kinds: &["plan"],
+            read: Read::Document,
+            per_case: false,
+            many: false,
+            optional: false,
+            doc: "patch, batch, network and Dice mode of the configuration",
+        },
+        InputPort {
+            name: "split",
+            kinds: &["split"],
+            read: Read::Document,
+            per_case: false,
+            many: false,
+            optional: false,
+            doc: "the cases of the fold",
+        },
+        InputPort {
+            name: "description",
+            kinds: &["description"],
+            read: Read::Document,
+            per_case: false,
+            many: false,
+            optional: false,
+            doc: "channels, labels, regions",
+        },
+        InputPort {
+            name: "previous",
+            kinds: &["next_stage"],
+            read: Read::Whole,
+            per_case: true,
+            many: false,
+            optional: true,
+            doc: "in a cascade, the segmentations of the stage before",
+        },
+    ],
+    outputs: &[OutputPort {
+        name: "model",
+        kind: "model",
+        per_case: false,
+        optional: false,
+        document: Some("model.json"),
+        doc: "`weights.safetensors`, `model.json`; besides `progress.csv` and `curve.svg`",
+    }],
+    parameters: TRAINING_PARAMETERS,
+    axes: &["configuration", "fold"],
+    draws: true,
+    phases: &[Phase {
+        name: "train",
+        kind: PhaseKind::Whole,
+        reads: &["cases", "plan", "split", "description", "previous"],
+        makes: &["model"],
+        parameters: None,
+    }],
+};
+
+impl Stage for Train {
+    fn spec(&self) -> &'static StageSpec {
+        &SPEC
+    }
+
+    fn slice(&self, port: &str, document: &Value, axes: &Axes, _: &Parameters) -> Result<Value, StageError> {
+        match port {
+            "plan" => TrainingPlan::slice(document, axes),
+            "split" => FoldCases::slice(document, axes),
+            "description" => Classes::slice(document),
+            _ => Err(unknown_port(port)),
+        }
+    }
+
+    fn resources(&self, query: &ResourceQuery<'_>) -> Resources {
+        let plan =
+            query.inputs.get("plan").and_then(|members| members.first()).and_then(|member| match &member.value {
+                nnflow_stage::InputValue::Document(document) => {
+                    serde_json::from_value::<TrainingPlan>(document.clone()).ok()
+                }
+                _ => None,
+            });
+        let voxels = plan.map_or(0, |plan| plan.patch_size.iter().product::<usize>() * plan.batch_size) as u64;
+        Resources { threads: 0, memory_bytes: voxels.saturating_mul(BYTES_A_VOXEL).saturating_add(BASE_BYTES) }
+    }
+
+    fn run(&self, _: &mut Context<'_>) -> Result<(), StageError> {
+        Err(StageError::internal("`train` runs in the worker `nnflow-torch`"))
+    }
+}

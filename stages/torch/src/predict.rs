@@ -1,0 +1,219 @@
+//! Predicts a case with one or several networks.
+
+use ndarray::{Array4, Axis};
+use nnflow_kernels::augment::append_one_hot;
+use nnflow_net::architecture::Architecture;
+use nnflow_net::device::Device;
+use nnflow_net::inference::{Average, InferenceError, InferenceOptions, predict as infer};
+use nnflow_net::network::Network;
+use nnflow_nnunet::case::{CaseRecord, IMAGE, open};
+use nnflow_nnunet::export::{
+    ExportPlan, Exporter, ScoreKind, Scores, write_label_image, write_next_stage, write_probabilities,
+};
+use nnflow_nnunet::train::model::{ModelRecord, RECORD, WEIGHTS};
+use nnflow_nnunet::train::patches::NEXT_STAGE;
+use nnflow_nnunet::train::slices::Classes;
+use nnflow_stage::{Artifact, Context, FileRef, InputValue, StageError};
+use serde::Deserialize;
+
+use crate::train::{checkpoint, torch};
+
+/// What can be set of a prediction.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    step: f64,
+    mirroring: bool,
+    average: AverageName,
+    probabilities: bool,
+    next_stage_from: NextStageFrom,
+    windows_per_batch: usize,
+    gpu_sums: f64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum AverageName {
+    Logits,
+    Probabilities,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum NextStageFrom {
+    Logits,
+    Labels,
+}
+
+/// The networks of the last task, which the next case most likely needs again.
+#[derive(Default)]
+pub(crate) struct Networks {
+    held: Option<Held>,
+}
+
+struct Held {
+    /// Digests of the weights, in order, and the device.
+    identity: (Vec<String>, Device),
+    networks: Vec<Network>,
+    record: ModelRecord,
+}
+
+/// Runs the stage `predict` for one case.
+pub(crate) fn predict(context: &mut Context<'_>, networks: &mut Networks) -> Result<(), StageError> {
+    let settings: Settings = context.parameters().parse()?;
+    let plan: ExportPlan = context.parsed("plan")?;
+    let classes: Classes = context.parsed("description")?;
+    let artifact = context.artifact("cases")?;
+    let record = CaseRecord::read(artifact)?;
+    let grid = record.prepared.clone().ok_or_else(|| {
+        StageError::input(format!("case `{}` is not preprocessed", record.identifier))
+            .with_hint("connect `cases` to the last stage of preprocessing")
+    })?;
+    let held = networks.of(context, &plan.configuration)?;
+    check_classes(&held.record, &classes)?;
+    let image = input_image(context, artifact, &classes)?;
+    let (average, kind) = match (settings.average, &classes.regions) {
+        (AverageName::Logits, _) => (Average::Logits, ScoreKind::Logits),
+        (AverageName::Probabilities, None) => (Average::Softmax, ScoreKind::Probabilities),
+        (AverageName::Probabilities, Some(_)) => (Average::Sigmoid, ScoreKind::Probabilities),
+    };
+    let prediction = infer(&held.networks, image.view(), &options(&settings, &held.record, average)).map_err(inference)?;
+    drop(image);
+    let class = |class: usize| prediction.class(class).map_err(torch);
+    let scores = Scores { kind, class: &class };
+    let exporter = Exporter { record: &record, grid: &grid, classes: &classes, plan: &plan };
+    let labels = if settings.probabilities {
+        let (labels, probabilities) = exporter.labels_and_probabilities(&scores)?;
+        write_probabilities(context, &probabilities)?;
+        labels
+    } else {
+        exporter.labels(&scores)?
+    };
+    write_label_image(context, &record, &labels)?;
+    if let Some(target) = plan.next_stage {
+        let next = match settings.next_stage_from {
+            NextStageFrom::Logits => exporter.next_stage_from_scores(target, &scores)?,
+            NextStageFrom::Labels => exporter.next_stage_from_labels(target, &labels)?,
+        };
+        write_next_stage(context, &next)?;
+    }
+    Ok(())
+}
+
+/// The image with, in a cascade, one channel for each label of the stage before.
+fn input_image(context: &Context<'_>, artifact: &Artifact, classes: &Classes) -> Result<Array4<f32>, StageError> {
+    let damaged = |error| StageError::storage("a preprocessed case cannot be read").with_source(error);
+    let image = open(artifact, IMAGE)?.read_all::<f32>().map_err(damaged)?;
+    let Some(previous) = context.optional_artifact("previous")? else { return Ok(image) };
+    let previous = open(previous, NEXT_STAGE)?.read_all::<i16>().map_err(damaged)?;
+    if previous.shape()[1..] != image.shape()[1..] {
+        return Err(StageError::storage(format!(
+            "the segmentation of the stage before has the shape {:?}, the image {:?}",
+            &previous.shape()[1..],
+            &image.shape()[1..]
+        )));
+    }
+    Ok(append_one_hot(image.view(), previous.index_axis(Axis(0), 0), &classes.foreground()))
+}
+
+fn options(settings: &Settings, record: &ModelRecord, average: Average) -> InferenceOptions {
+    /// What a GPU is taken to have where nobody says.
+    const GPU_BYTES: f64 = 8.0 * 1024.0 * 1024.0 * 1024.0;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a number of bytes")]
+    let device_memory = (settings.gpu_sums * GPU_BYTES) as u64;
+    InferenceOptions {
+        patch: record.patch_size.clone(),
+        step: settings.step,
+        mirror_axes: if settings.mirroring { record.mirror_axes.clone() } else { Vec::new() },
+        average,
+        batch: settings.windows_per_batch,
+        device_memory,
+    }
+}
+
+fn check_classes(record: &ModelRecord, classes: &Classes) -> Result<(), StageError> {
+    if record.classes == *classes {
+        return Ok(());
+    }
+    Err(StageError::input("the model was trained for other channels, labels or regions than `dataset.json` has")
+        .with_detail(format!("model: {:?}", record.classes))
+        .with_detail(format!("dataset: {classes:?}")))
+}
+
+impl Networks {
+    /// The networks at the port `model`, loaded if they are not those of the last task.
+    fn of(&mut self, context: &Context<'_>, configuration: &str) -> Result<&Held, StageError> {
+        let device = crate::serve::device(context)?;
+        let models = models(context, configuration)?;
+        let identity = (models.iter().map(|model| model.weights.digest.clone()).collect(), device);
+        if self.held.as_ref().is_none_or(|held| held.identity != identity) {
+            // What is held is given back first, so that both are never in memory.
+            self.held = None;
+            self.held = Some(load(&models, identity)?);
+        }
+        self.held.as_ref().ok_or_else(|| StageError::internal("the networks were not loaded"))
+    }
+}
+
+/// A model's record and weights.
+struct Model<'a> {
+    record: ModelRecord,
+    weights: &'a FileRef,
+}
+
+/// The models that arrived: each as an artifact of its own, or those of a configuration in a bundle.
+fn models<'a>(context: &Context<'a>, configuration: &str) -> Result<Vec<Model<'a>>, StageError> {
+    let mut models = Vec::new();
+    for member in context.members("model") {
+        let InputValue::One(artifact) = &member.value else {
+            return Err(StageError::internal("input `model` holds what is no model"));
+        };
+        if artifact.file("bundle.json").is_some() {
+            let prefix = format!("models/{configuration}/");
+            let folders = artifact.files_under(&prefix).filter_map(|file| file.name.strip_suffix(WEIGHTS));
+            for folder in folders {
+                models.push(model_in(artifact, folder)?);
+            }
+        } else {
+            models.push(model_in(artifact, "")?);
+        }
+    }
+    if models.is_empty() {
+        return Err(StageError::input(format!("there is no trained network of the configuration `{configuration}`")));
+    }
+    Ok(models)
+}
+
+fn model_in<'a>(artifact: &'a Artifact, folder: &str) -> Result<Model<'a>, StageError> {
+    let file = |name: &str| {
+        let name = format!("{folder}{name}");
+        artifact.file(&name).ok_or_else(|| StageError::input(format!("the model has no file `{name}`")))
+    };
+    let record = FileRef { name: RECORD.to_owned(), ..file(RECORD)?.clone() };
+    Ok(Model { record: ModelRecord::read(&Artifact { files: vec![record] })?, weights: file(WEIGHTS)? })
+}
+
+fn load(models: &[Model<'_>], identity: (Vec<String>, Device)) -> Result<Held, StageError> {
+    let mut networks = Vec::with_capacity(models.len());
+    for Model { record, weights } in models {
+        let built = Architecture::from_plans(
+            &record.architecture,
+            record.input_channels,
+            record.outputs,
+            record.deep_supervision,
+        );
+        let architecture =
+            built.map_err(|error| StageError::input(format!("the model's network cannot be built: {error}")))?;
+        networks.push(Network::load(&weights.path, &architecture, identity.1).map_err(checkpoint)?);
+    }
+    let record = models.first().map(|model| model.record.clone());
+    let record = record.ok_or_else(|| StageError::internal("there is no model to load"))?;
+    Ok(Held { identity, networks, record })
+}
+
+fn inference(error: InferenceError) -> StageError {
+    match error {
+        InferenceError::Torch(error) => torch(error),
+        other => StageError::input(other.to_string()),
+    }
+}

@@ -1,0 +1,270 @@
+//! Trains a network: epochs of batches, checkpoints, the learning curve.
+
+mod setup;
+mod state;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nnflow_net::checkpoint::CheckpointError;
+use nnflow_net::network::Network;
+use nnflow_net::training::{Batch, RunningEvaluation, RunningLoss, Trainer, TrainingError};
+use nnflow_net::{TorchError, device::Device};
+use nnflow_nnunet::train::curve::{Epoch, Timing};
+use nnflow_nnunet::train::loader::{BatchMaker, LoadedBatch, in_order};
+use nnflow_nnunet::train::model::{MODEL_VERSION, ModelRecord, RECORD, TrainingSummary, WEIGHTS};
+use nnflow_nnunet::train::settings::Keep;
+use nnflow_stage::{Context, Progress, StageError};
+
+use setup::Setup;
+use state::{CHECKPOINT, Counters};
+
+/// The weights of the best epoch so far, beside the checkpoint.
+const BEST: &str = "best.safetensors";
+
+/// How often progress within an epoch is told, at most.
+const TELL_EVERY: Duration = Duration::from_millis(500);
+
+/// Batches that are made before they are needed, for each thread that makes them.
+const AHEAD: usize = 2;
+
+/// Runs the stage `train`.
+pub(crate) fn train(context: &mut Context<'_>) -> Result<(), StageError> {
+    let setup = Setup::new(context)?;
+    fs_create(context.work())?;
+    let network = Network::new(&setup.architecture, context.seed(), setup.device).map_err(torch)?;
+    let mut trainer = Trainer::new(network, setup.options.clone()).map_err(torch)?;
+    let mut counters = state::resume(context, &mut trainer, setup.settings.optimizer.learning_rate)?;
+    while counters.stopped.is_none() && counters.epochs() < setup.settings.epochs {
+        epoch(context, &setup, &mut trainer, &mut counters)?;
+        let last = counters.stopped.is_some() || counters.epochs() == setup.settings.epochs;
+        if last || counters.epochs() % setup.settings.checkpoint_every == 0 {
+            counters.save(&trainer, &context.work().join(CHECKPOINT))?;
+        }
+    }
+    write_model(context, &setup, &trainer, &counters)
+}
+
+/// One epoch: train, validate, take stock.
+fn epoch(
+    context: &Context<'_>,
+    setup: &Setup,
+    trainer: &mut Trainer,
+    counters: &mut Counters,
+) -> Result<(), StageError> {
+    let settings = &setup.settings;
+    let epoch = counters.epochs();
+    let rate =
+        counters.schedule.rate(&settings.schedule, settings.optimizer.learning_rate, epoch, settings.epochs);
+    let start = Instant::now();
+    let maker = setup.batch_maker();
+    let mut pass = Pass { context, setup, epoch, waited: Duration::ZERO, told: start };
+    let training_loss = pass.train(&maker, trainer, rate)?;
+    let evaluation = pass.validate(&maker, trainer)?;
+    let timing = Timing { seconds: start.elapsed().as_secs_f64(), waited: pass.waited.as_secs_f64() };
+    let validation_loss = evaluation.mean_loss().map_err(torch)?.unwrap_or(0.0);
+    let dice: Vec<Option<f64>> = evaluation.counts().map_err(torch)?.iter().map(|counts| counts.dice()).collect();
+    let present: Vec<f64> = dice.iter().flatten().copied().collect();
+    let mean_dice = (!present.is_empty()).then(|| present.iter().sum::<f64>() / present.len() as f64);
+    counters.schedule.take(&settings.schedule, training_loss);
+    let next = counters.schedule.rate(&settings.schedule, settings.optimizer.learning_rate, epoch + 1, settings.epochs);
+    counters.stopped = counters.stopping.take(&settings.stop, validation_loss, next);
+    let row = Epoch { epoch: epoch + 1, learning_rate: rate, training_loss, validation_loss, dice, mean_dice, average_dice: None };
+    if counters.curve.add(row, timing, settings.dice_smoothing) {
+        counters.best_epoch = Some(epoch + 1);
+        if settings.keep == Keep::Best {
+            trainer.network().save(&context.work().join(BEST)).map_err(checkpoint)?;
+        }
+    }
+    tell_epoch(context, setup, counters, &timing);
+    Ok(())
+}
+
+/// A pass over the batches of an epoch.
+struct Pass<'a, 'c> {
+    context: &'a Context<'c>,
+    setup: &'a Setup,
+    epoch: u32,
+    waited: Duration,
+    told: Instant,
+}
+
+impl Pass<'_, '_> {
+    fn train(&mut self, maker: &BatchMaker<'_>, trainer: &mut Trainer, rate: f64) -> Result<f64, StageError> {
+        let epoch = self.epoch;
+        let mut running = RunningLoss::default();
+        let batches = self.setup.settings.batches_per_epoch as usize;
+        self.batches(batches, &|index| maker.training_batch(epoch, index), |batch| {
+            let loss = trainer.step(&borrowed(batch), rate).map_err(training)?;
+            running.add(&loss).map_err(torch)
+        })?;
+        let loss = running.mean().map_err(torch)?.unwrap_or(0.0);
+        if loss.is_finite() {
+            return Ok(loss);
+        }
+        Err(StageError::input(format!("the training loss is `{loss}` in epoch {}: the training has diverged", epoch + 1))
+            .with_hint("try a lower `optimizer.learning_rate`, and look for broken images with `nnflow check`"))
+    }
+
+    fn validate(&mut self, maker: &BatchMaker<'_>, trainer: &Trainer) -> Result<RunningEvaluation, StageError> {
+        let epoch = self.epoch;
+        let mut running = RunningEvaluation::default();
+        let batches = self.setup.settings.validation_batches as usize;
+        self.batches(batches, &|index| maker.validation_batch(epoch, index), |batch| {
+            let evaluation = trainer.evaluate(&borrowed(batch)).map_err(training)?;
+            running.add(&evaluation).map_err(torch)
+        })?;
+        Ok(running)
+    }
+
+    fn batches(
+        &mut self,
+        count: usize,
+        make: &(dyn Fn(usize) -> Result<LoadedBatch, StageError> + Sync),
+        mut take: impl FnMut(&LoadedBatch) -> Result<(), StageError>,
+    ) -> Result<(), StageError> {
+        let threads = self.setup.loader_threads;
+        let (context, waited, told) = (self.context, &mut self.waited, &mut self.told);
+        in_order(count, threads, threads * AHEAD, make, |index, batch, wait| {
+            context.check_cancelled()?;
+            *waited += wait;
+            if told.elapsed() >= TELL_EVERY {
+                *told = Instant::now();
+                context.progress(Progress {
+                    done: u64::from(self.epoch),
+                    total: Some(u64::from(self.setup.settings.epochs)),
+                    unit: "epoch".to_owned(),
+                    message: format!("batch {index}/{count}"),
+                });
+            }
+            take(&batch)
+        })
+    }
+}
+
+fn borrowed(batch: &LoadedBatch) -> Batch<'_> {
+    Batch {
+        shape: batch.shape.clone(),
+        image: &batch.image,
+        labels: batch.labels.iter().map(Vec::as_slice).collect(),
+    }
+}
+
+fn tell_epoch(context: &Context<'_>, setup: &Setup, counters: &Counters, timing: &Timing) {
+    let Some(epoch) = counters.curve.epochs.last() else { return };
+    let dice = epoch.average_dice.map_or_else(|| "dice -".to_owned(), |dice| format!("dice {dice:.3}"));
+    let waits = 100.0 * timing.waited / timing.seconds.max(1e-9);
+    let message = format!("{dice}  {:.1} s/epoch  waits {waits:.0} %", timing.seconds);
+    context.log(format!(
+        "epoch {} of {}: rate {:.2e}, loss {:.4}, validation {:.4}, {message}",
+        epoch.epoch, setup.settings.epochs, epoch.learning_rate, epoch.training_loss, epoch.validation_loss
+    ));
+    context.progress(Progress {
+        done: u64::from(epoch.epoch),
+        total: Some(u64::from(setup.settings.epochs)),
+        unit: "epoch".to_owned(),
+        message,
+    });
+}
+
+fn write_model(
+    context: &mut Context<'_>,
+    setup: &Setup,
+    trainer: &Trainer,
+    counters: &Counters,
+) -> Result<(), StageError> {
+    let last = counters.curve.epochs.last().ok_or_else(|| StageError::internal("no epoch was trained"))?;
+    let best = context.work().join(BEST);
+    let kept_epoch = match (setup.settings.keep, counters.best_epoch) {
+        (Keep::Best, Some(epoch)) => epoch,
+        _ => counters.epochs(),
+    };
+    let record = ModelRecord {
+        version: MODEL_VERSION,
+        architecture: setup.plan.architecture.clone(),
+        input_channels: setup.input_channels(),
+        outputs: setup.classes.outputs(),
+        deep_supervision: setup.settings.deep_supervision,
+        patch_size: setup.plan.patch_size.clone(),
+        mirror_axes: setup.mirror_axes(),
+        classes: setup.classes.clone(),
+        training: TrainingSummary {
+            epochs: counters.epochs(),
+            kept_epoch,
+            average_dice: last.average_dice,
+            mean_dice: last.mean_dice,
+            training_loss: last.training_loss,
+            validation_loss: last.validation_loss,
+            stopped: counters.stopped.clone(),
+        },
+    };
+    let names = setup.classes.foreground_names();
+    let (table, picture) = (counters.curve.to_csv(&names), counters.curve.to_svg(context.node()));
+    let mut output = context.output("model");
+    output.json(RECORD, &record)?;
+    let weights = output.file(WEIGHTS)?;
+    let (csv, svg) = (output.incidental_file("progress.csv")?, output.incidental_file("curve.svg")?);
+    write(&csv, &table)?;
+    write(&svg, &picture)?;
+    if setup.settings.keep == Keep::Best && best.is_file() {
+        return std::fs::copy(&best, &weights).map(|_| ()).map_err(|error| storage(&best, &error));
+    }
+    trainer.network().save(&weights).map_err(checkpoint)
+}
+
+fn write(path: &Path, text: &str) -> Result<(), StageError> {
+    std::fs::write(path, text).map_err(|error| storage(path, &error))
+}
+
+fn fs_create(folder: &Path) -> Result<(), StageError> {
+    std::fs::create_dir_all(folder).map_err(|error| storage(folder, &error))
+}
+
+fn storage(path: &Path, error: &std::io::Error) -> StageError {
+    StageError::storage(format!("`{}`: {error}", path.display()))
+}
+
+/// Copies the weights of the best epoch from an earlier attempt, which a resumed training may still need.
+fn take_best(from: &Path, to: &Path) -> Result<(), StageError> {
+    let (from, to): (PathBuf, PathBuf) = (from.join(BEST), to.join(BEST));
+    if from.is_file() {
+        std::fs::copy(&from, &to).map_err(|error| storage(&from, &error))?;
+    }
+    Ok(())
+}
+
+/// An error of libtorch; lack of memory may pass.
+pub(crate) fn torch(error: TorchError) -> StageError {
+    match &error {
+        TorchError::OutOfMemory { .. } => StageError::resource(error.to_string())
+            .with_hint("give the plan less memory (`stages.plan.with.gpu_memory_target`), or train smaller patches or batches"),
+        _ => StageError::internal(error.to_string()).with_source(error),
+    }
+}
+
+fn training(error: TrainingError) -> StageError {
+    match error {
+        TrainingError::Torch(error) => torch(error),
+        other => StageError::input(other.to_string()),
+    }
+}
+
+pub(crate) fn checkpoint(error: CheckpointError) -> StageError {
+    match error {
+        CheckpointError::Torch(error) => torch(error),
+        CheckpointError::NotFinite { .. } => StageError::input(error.to_string())
+            .with_hint("the training has diverged: try a lower `optimizer.learning_rate`"),
+        other => {
+            let message = other.to_string();
+            StageError::storage(message).with_source(other)
+        }
+    }
+}
+
+/// Threads that make batches: beside a GPU all that there are, beside a CPU that computes one.
+fn loader_threads(device: Device, threads: usize) -> usize {
+    match device {
+        Device::Cuda(_) => threads.max(1),
+        Device::Cpu { .. } => 1,
+    }
+}

@@ -1,0 +1,173 @@
+//! Everything that a training needs, put together from what arrived.
+
+use nnflow_kernels::augment::Augmentation;
+use nnflow_net::architecture::Architecture;
+use nnflow_net::device::Device;
+use nnflow_net::loss::{Loss, Target};
+use nnflow_net::optimizer::OptimizerOptions;
+use nnflow_net::training::TrainingOptions;
+use nnflow_nnunet::train::augmentation::augmentation;
+use nnflow_nnunet::train::loader::BatchMaker;
+use nnflow_nnunet::train::patches::{PatchCase, PatchShape, Patches};
+use nnflow_nnunet::train::settings::{OptimizerName, TrainingSettings};
+use nnflow_nnunet::train::slices::{Classes, FoldCases, TrainingPlan};
+use nnflow_stage::{Context, StageError};
+
+/// A training before its first epoch.
+pub(super) struct Setup {
+    pub(super) settings: TrainingSettings,
+    pub(super) plan: TrainingPlan,
+    pub(super) classes: Classes,
+    pub(super) architecture: Architecture,
+    pub(super) options: TrainingOptions,
+    pub(super) device: Device,
+    pub(super) loader_threads: usize,
+    augmentation: Augmentation,
+    training: Patches,
+    validation: Patches,
+    seed: u64,
+}
+
+impl Setup {
+    pub(super) fn new(context: &Context<'_>) -> Result<Self, StageError> {
+        let settings: TrainingSettings = context.parameters().parse()?;
+        let plan: TrainingPlan = context.parsed("plan")?;
+        let classes: Classes = context.parsed("description")?;
+        let fold: FoldCases = context.parsed("split")?;
+        check_labels(&classes)?;
+        let patch = plan.patch()?;
+        let augmentation = augmentation(&settings.augmentation, &plan, &classes)?;
+        let read = augmentation.settings().initial_patch(patch);
+        let annotated = classes.ignore.is_some();
+        let training = Patches::new(cases(context, &fold.train, &plan)?, PatchShape { read, seen: patch }, annotated)?;
+        let validation =
+            Patches::new(cases(context, &fold.val, &plan)?, PatchShape { read: patch, seen: patch }, annotated)?;
+        let device = crate::serve::device(context)?;
+        Ok(Self {
+            architecture: architecture(&settings, &plan, &classes)?,
+            options: options(&settings, &plan, &classes),
+            loader_threads: super::loader_threads(device, context.resources().threads),
+            seed: context.seed(),
+            settings,
+            plan,
+            classes,
+            device,
+            augmentation,
+            training,
+            validation,
+        })
+    }
+
+    pub(super) fn input_channels(&self) -> usize {
+        input_channels(&self.plan, &self.classes)
+    }
+
+    /// The axes of the patch that training mirrors, counted without the axis of slices in 2-D.
+    pub(super) fn mirror_axes(&self) -> Vec<usize> {
+        let mirror = &self.augmentation.settings().mirror;
+        if mirror.probability == 0.0 {
+            return Vec::new();
+        }
+        let first = usize::from(self.plan.is_2d());
+        mirror.axes.iter().filter_map(|axis| axis.checked_sub(first)).collect()
+    }
+
+    pub(super) fn batch_maker(&self) -> BatchMaker<'_> {
+        let patch = self.plan.patch().unwrap_or([1; 3]);
+        let shapes = self.architecture.supervised_shapes(&self.plan.patch_size);
+        let scale = |shape: &Vec<usize>| {
+            let mut scale = [1.0; 3];
+            let first = 3 - shape.len();
+            for (axis, extent) in shape.iter().enumerate() {
+                scale[first + axis] = *extent as f64 / self.plan.patch_size[axis] as f64;
+            }
+            scale
+        };
+        BatchMaker {
+            training: &self.training,
+            validation: &self.validation,
+            augmentation: &self.augmentation,
+            patch,
+            is_2d: self.plan.is_2d(),
+            batch_size: self.settings.batch_size.unwrap_or(self.plan.batch_size),
+            oversample_foreground: self.settings.oversample_foreground,
+            scales: shapes.iter().map(scale).collect(),
+            seed: self.seed,
+        }
+    }
+}
+
+/// Opens cases, each with its segmentation of the stage before in a cascade.
+fn cases(context: &Context<'_>, names: &[String], plan: &TrainingPlan) -> Result<Vec<PatchCase>, StageError> {
+    let (cases, previous) = (context.items("cases")?, context.items("previous")?);
+    let missing: Vec<String> = names
+        .iter()
+        .filter(|name| !cases.contains_key(name.as_str()) || (plan.cascade && !previous.contains_key(name.as_str())))
+        .cloned()
+        .collect();
+    if !missing.is_empty() {
+        let what = if plan.cascade { "cases, or their segmentations of the stage before," } else { "cases" };
+        return Err(StageError::input(format!("{what} of the fold are missing")).with_details(missing));
+    }
+    names
+        .iter()
+        .map(|name| {
+            let before = if plan.cascade { previous.get(name.as_str()).copied() } else { None };
+            PatchCase::open(name, cases[name.as_str()], before)
+        })
+        .collect()
+}
+
+/// The outputs of a network are the labels 0, 1, 2, …; a gap would be an output that is never right.
+fn check_labels(classes: &Classes) -> Result<(), StageError> {
+    let consecutive = (0_i16..).zip(&classes.labels).all(|(expected, label)| expected == *label);
+    if consecutive || classes.regions.is_some() {
+        return Ok(());
+    }
+    Err(StageError::input(format!("the labels of `dataset.json` are {:?}", classes.labels))
+        .with_hint("number them 0, 1, 2, … without a gap, with 0 for the background"))
+}
+
+fn input_channels(plan: &TrainingPlan, classes: &Classes) -> usize {
+    classes.channels + if plan.cascade { classes.foreground().len() } else { 0 }
+}
+
+fn architecture(
+    settings: &TrainingSettings,
+    plan: &TrainingPlan,
+    classes: &Classes,
+) -> Result<Architecture, StageError> {
+    let channels = input_channels(plan, classes);
+    Architecture::from_plans(&plan.architecture, channels, classes.outputs(), settings.deep_supervision)
+        .map_err(|error| StageError::input(format!("the plan's network cannot be built: {error}")).with_source(error))
+}
+
+fn options(settings: &TrainingSettings, plan: &TrainingPlan, classes: &Classes) -> TrainingOptions {
+    let target = match &classes.regions {
+        None => Target::Labels { ignore: classes.ignore },
+        Some(regions) => Target::Regions { regions: regions.clone(), ignore: classes.ignore },
+    };
+    let (loss, optimizer) = (&settings.loss, &settings.optimizer);
+    TrainingOptions {
+        loss: Loss {
+            target,
+            batch_dice: loss.dice_over.is_batch(plan.batch_dice),
+            smooth: loss.smooth,
+            dice_of_background: loss.dice_of_background,
+            dice_weight: loss.dice_weight,
+            cross_entropy_weight: loss.cross_entropy_weight,
+        },
+        optimizer: match optimizer.name {
+            OptimizerName::Sgd => {
+                OptimizerOptions::Sgd { momentum: optimizer.momentum, weight_decay: optimizer.weight_decay }
+            }
+            OptimizerName::Adam => OptimizerOptions::Adam {
+                betas: optimizer.betas,
+                epsilon: optimizer.epsilon,
+                weight_decay: optimizer.weight_decay,
+                amsgrad: optimizer.amsgrad,
+            },
+        },
+        clip_norm: settings.gradient_clip,
+    }
+}
