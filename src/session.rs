@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use nnflow_cache::Store;
-use nnflow_nnunet::sources::{self, DATASET_PORTS, Listing, MODEL_PORTS, SourceFile};
+use nnflow_cache::{Store, derive_digest};
+use nnflow_nnunet::phantom::{PhantomDataset, phantom_below};
 use nnflow_nnunet::registry;
+use nnflow_nnunet::sources::{self, DATASET_PORTS, Listing, MODEL_PORTS, SourceFile};
 use nnflow_stage::{ErrorKind, ErrorReport, Stage};
 use petgraph::graph::NodeIndex;
 
@@ -18,6 +19,10 @@ use crate::workflow::{self, DatasetSource, Graph, LoadOptions, SourceSpec, Stage
 
 /// The name of the store's folder beside a workflow.
 const STORE_FOLDER: &str = ".nnflow";
+/// The folder in the store that holds phantoms, each in a folder named after its settings.
+const PHANTOM_FOLDER: &str = "phantoms";
+/// What keeps the name of a phantom apart from other digests; another version of the phantom is another context.
+const PHANTOM_CONTEXT: &str = "nnflow-phantom-v1";
 
 /// The stages that workflows can use.
 #[derive(Debug, Clone, Copy)]
@@ -34,10 +39,8 @@ impl StageTable for Registry {
 }
 
 /// What workflows can read that no stage makes.
-pub const SOURCES: &[SourceSpec] = &[
-    SourceSpec { name: "dataset", outputs: DATASET_PORTS },
-    SourceSpec { name: "model", outputs: MODEL_PORTS },
-];
+pub const SOURCES: &[SourceSpec] =
+    &[SourceSpec { name: "dataset", outputs: DATASET_PORTS }, SourceSpec { name: "model", outputs: MODEL_PORTS }];
 
 /// Why a workflow cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -123,15 +126,10 @@ impl Session {
         let digests = self.store.stat_cache().map_err(|error| unreadable(&error))?;
         let model = self.workflow.model.as_ref().map(|model| model_listing(&model.path)).transpose()?;
         if let Some(dataset) = &self.workflow.dataset {
-            let DatasetSource::Path(folder) = &dataset.source else {
-                return Err(ErrorReport {
-                    hint: Some("download it, and name its folder with `path`".to_owned()),
-                    ..ErrorReport::new(ErrorKind::Input, "this version cannot fetch a dataset")
-                });
-            };
+            let folder = self.dataset_folder(&dataset.source)?;
             let listing = match &model {
-                None => sources::dataset(folder, dataset.cases.as_deref()).map_err(|error| error.report())?,
-                Some(model) => sources::images(folder, description_of(model)?).map_err(|error| error.report())?,
+                None => sources::dataset(&folder, dataset.cases.as_deref()).map_err(|error| error.report())?,
+                Some(model) => sources::images(&folder, description_of(model)?).map_err(|error| error.report())?,
             };
             found.add("dataset", listing, &digests)?;
         }
@@ -142,11 +140,32 @@ impl Session {
         Ok(found)
     }
 
+    /// Where the dataset lies; a phantom is made if it is not there yet.
+    fn dataset_folder(&self, source: &DatasetSource) -> Result<PathBuf, ErrorReport> {
+        match source {
+            DatasetSource::Path(folder) => Ok(folder.clone()),
+            DatasetSource::Phantom { settings } => {
+                let settings = serde_json::Value::Object(settings.clone());
+                let dataset = PhantomDataset::from_value(&settings).map_err(|error| error.report())?;
+                let all = serde_json::to_value(&dataset).unwrap_or(settings);
+                let name = derive_digest(PHANTOM_CONTEXT, &all).short();
+                let phantoms = self.store.root().join(PHANTOM_FOLDER);
+                phantom_below(&phantoms, &dataset, &name).map_err(|error| error.report())
+            }
+            DatasetSource::Fetch { .. } => Err(ErrorReport {
+                hint: Some("download it, and name its folder with `path`".to_owned()),
+                ..ErrorReport::new(ErrorKind::Input, "this version cannot fetch a dataset")
+            }),
+        }
+    }
+
     /// The state of the graph before anything is settled.
     pub fn state(&self, sources: Sources, wanted: BTreeSet<NodeIndex>, forced: Forced) -> State<'_> {
-        let stages = self.graph.inner().node_weights().map(|node| {
-            registry::stage(node.uses).expect("invariant: the graph was built against this registry")
-        });
+        let stages = self
+            .graph
+            .inner()
+            .node_weights()
+            .map(|node| registry::stage(node.uses).expect("invariant: the graph was built against this registry"));
         let history = History::of(&self.workflow.name);
         State::new(&self.graph, wanted, stages.collect(), self.workflow.seed, sources, &self.store, history, forced)
     }
@@ -228,14 +247,16 @@ fn bundle_of(session: &Session, path: &Path) -> Result<Listing, ErrorReport> {
     let mut nodes = session.graph.order().iter().filter(|index| session.graph.node(**index).uses == "bundle");
     let node = nodes.next().ok_or_else(|| unfinished("makes no model: it has no stage `bundle`"))?;
     let node_state = &state.nodes[node.index()];
-    let Some(Port::One(Slot::Made(held))) = node_state.ports.get("bundle").filter(|_| node_state.status == Status::Done)
+    let Some(Port::One(Slot::Made(held))) =
+        node_state.ports.get("bundle").filter(|_| node_state.status == Status::Done)
     else {
         return Err(unfinished("has no model yet"));
     };
-    let files = held.artifact.files().iter().map(|file| SourceFile {
-        name: file.name.clone(),
-        path: session.store.object_path(&file.digest),
-    });
+    let files = held
+        .artifact
+        .files()
+        .iter()
+        .map(|file| SourceFile { name: file.name.clone(), path: session.store.object_path(&file.digest) });
     Ok(sources::bundle_listing(files.collect()))
 }
 

@@ -22,11 +22,19 @@ pub(crate) fn init(arguments: &InitArguments) -> Result<Exit, Failed> {
     let known = crate::recipes::RECIPES.iter().map(|recipe| recipe.name);
     if !known.clone().any(|name| name == arguments.recipe) {
         let names: Vec<_> = known.map(|name| format!("`{name}`")).collect();
-        return Err(Failed::input(format!("there is no recipe `{}`; there are {}", arguments.recipe, names.join(", "))));
+        return Err(Failed::input(format!(
+            "there is no recipe `{}`; there are {}",
+            arguments.recipe,
+            names.join(", ")
+        )));
     }
     let folder = fs_err::canonicalize(&arguments.dataset)?;
     let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or("dataset").to_owned();
-    let short = name.split_once('_').filter(|(number, _)| number.starts_with("Dataset")).map_or(&*name, |(_, rest)| rest).to_lowercase();
+    let short = name
+        .split_once('_')
+        .filter(|(number, _)| number.starts_with("Dataset"))
+        .map_or(&*name, |(_, rest)| rest)
+        .to_lowercase();
     let output = arguments.output.clone().unwrap_or_else(|| PathBuf::from(format!("{short}.toml")));
     if output.exists() {
         return Err(Failed::input_with_hint(

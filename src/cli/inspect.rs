@@ -175,14 +175,29 @@ fn render(store: &Store, node: &str, ports: &[MadePort<'_>]) -> String {
         match port.artifacts.as_slice() {
             [(None, artifact)] => {
                 for file in artifact.files() {
-                    let place = if store.has(&file.digest) { store.object_path(&file.digest).display().to_string() } else { "not kept".to_owned() };
-                    text.push_str(&format!("  {:<14} {:<28} {:>10}  {place}\n", port.name, file.name, size(file.bytes)));
+                    let place = if store.has(&file.digest) {
+                        store.object_path(&file.digest).display().to_string()
+                    } else {
+                        "not kept".to_owned()
+                    };
+                    text.push_str(&format!(
+                        "  {:<14} {:<28} {:>10}  {place}\n",
+                        port.name,
+                        file.name,
+                        size(file.bytes)
+                    ));
                 }
             }
             cases => {
                 let names: Vec<&str> = cases.iter().filter_map(|(case, _)| *case).collect();
                 let bytes = cases.iter().flat_map(|(_, artifact)| artifact.files()).map(|file| file.bytes).sum();
-                text.push_str(&format!("  {:<14} {} cases ({})  {}\n", port.name, names.len(), list_cases(&names), size(bytes)));
+                text.push_str(&format!(
+                    "  {:<14} {} cases ({})  {}\n",
+                    port.name,
+                    names.len(),
+                    list_cases(&names),
+                    size(bytes)
+                ));
             }
         }
     }
@@ -203,7 +218,12 @@ fn write_ports(store: &Store, ports: &[MadePort<'_>], folder: &Path) -> Result<(
 }
 
 /// Writes the files of an artifact.
-pub(crate) fn write_artifact(store: &Store, artifact: &Artifact, case: Option<&str>, folder: &Path) -> Result<(), Failed> {
+pub(crate) fn write_artifact(
+    store: &Store,
+    artifact: &Artifact,
+    case: Option<&str>,
+    folder: &Path,
+) -> Result<(), Failed> {
     for file in artifact.files() {
         let path = match (case, artifact.files()) {
             (None, _) => folder.join(&file.name),
@@ -232,7 +252,10 @@ fn why(store: &Store, ports: &[MadePort<'_>]) -> Result<String, Failed> {
     let files = ports.iter().flat_map(|port| &port.artifacts).flat_map(|(_, artifact)| artifact.files());
     let reasons = files.into_iter().find(|file| file.name == "reasons.json");
     let Some(file) = reasons else {
-        return Err(Failed::input_with_hint("this node gives no reasons", "`--why` is for a plan: `nnflow show plan --why`"));
+        return Err(Failed::input_with_hint(
+            "this node gives no reasons",
+            "`--why` is for a plan: `nnflow show plan --why`",
+        ));
     };
     let bytes = fs_err::read(store.object_path(&file.digest))?;
     let document: Value = serde_json::from_slice(&bytes).map_err(std::io::Error::from)?;
@@ -259,12 +282,14 @@ fn list_reasons(path: &str, value: &Value, text: &mut String) {
 pub(crate) fn logs(arguments: &LogsArguments) -> Result<Exit, Failed> {
     let session = open(arguments.workflow.as_deref(), &arguments.opening)?;
     let nodes = target::nodes(&session.graph, &arguments.node)?;
-    let mut runs: Vec<PathBuf> = fs_err::read_dir(session.store.runs_folder())?.flatten().map(|entry| entry.path()).collect();
+    let mut runs: Vec<PathBuf> =
+        fs_err::read_dir(session.store.runs_folder())?.flatten().map(|entry| entry.path()).collect();
     runs.sort();
     let mut found = false;
     for node in nodes {
         let name = &session.graph.node(node).name;
-        let newest = runs.iter().rev().map(|run| run.join("logs").join(format!("{name}.log"))).find(|path| path.is_file());
+        let newest =
+            runs.iter().rev().map(|run| run.join("logs").join(format!("{name}.log"))).find(|path| path.is_file());
         if let Some(path) = newest {
             found = true;
             print(&fs_err::read_to_string(path)?);

@@ -29,7 +29,11 @@ impl MachineArguments {
     /// What a run may use.
     pub(crate) fn capacity(&self, settings: &Settings) -> Capacity {
         let threads = self.threads.or(settings.threads).map_or_else(available_threads, |threads| threads as usize);
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates, which is what is wanted")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "saturates, which is what is wanted"
+        )]
         let given = self.memory.map(|gibibytes| (gibibytes.max(0.0) * f64::from(1 << 30)) as u64);
         let memory_bytes = given.or(settings.memory_bytes).unwrap_or_else(available_memory);
         let gpus = self.gpus.or(settings.gpus).map_or_else(available_gpus, |gpus| gpus as usize);
@@ -53,7 +57,8 @@ fn available_memory() -> u64 {
         let kibibytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
         Some(kibibytes * 1024)
     });
-    let limit = |name: &str| fs_err::read_to_string(Path::new("/sys/fs/cgroup").join(name)).ok()?.trim().parse::<u64>().ok();
+    let limit =
+        |name: &str| fs_err::read_to_string(Path::new("/sys/fs/cgroup").join(name)).ok()?.trim().parse::<u64>().ok();
     let group = limit("memory.max").map(|most| most.saturating_sub(limit("memory.current").unwrap_or(0)));
     let free = machine.unwrap_or(4 << 30).min(group.unwrap_or(u64::MAX));
     free / 100 * MEMORY_SHARE

@@ -17,8 +17,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-pub use outcome::{Exit, Failed};
 pub(crate) use outcome::complain;
+pub use outcome::{Exit, Failed};
 
 /// nnU-Net as a declared graph: one TOML file a dataset, every result addressed by its content.
 #[derive(Debug, Parser)]

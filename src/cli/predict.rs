@@ -51,7 +51,12 @@ pub(crate) fn predict(arguments: &PredictArguments) -> Result<Exit, Failed> {
     let text = workflow_text(&model, &input)?;
     let options = OpenOptions { sets: arguments.sets.clone(), store: Some(work.clone()) };
     let session = Session::open_text("predict", &text, &output, &options)?;
-    let run = RunOptions { machine: arguments.machine.clone(), keep_going: true, quiet: arguments.quiet, ..RunOptions::default() };
+    let run = RunOptions {
+        machine: arguments.machine.clone(),
+        keep_going: true,
+        quiet: arguments.quiet,
+        ..RunOptions::default()
+    };
     let ran = run_session(&session, &run)?;
     let written = write_results(&session, &output, arguments.probabilities)?;
     print(&format!("wrote {written} label images to {}", arguments.output.display()));
@@ -64,7 +69,9 @@ pub(crate) fn predict(arguments: &PredictArguments) -> Result<Exit, Failed> {
 
 fn workflow_text(model: &Path, input: &Path) -> Result<String, Failed> {
     let quoted = |path: &Path| {
-        let text = path.to_str().ok_or_else(|| Failed::input(format!("the path `{}` is not valid Unicode", path.display())))?;
+        let text = path
+            .to_str()
+            .ok_or_else(|| Failed::input(format!("the path `{}` is not valid Unicode", path.display())))?;
         Ok::<_, Failed>(toml::Value::String(text.to_owned()).to_string())
     };
     Ok(format!(

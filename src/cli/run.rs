@@ -174,7 +174,8 @@ fn drive(
 fn cancel_flag() -> Arc<AtomicBool> {
     let flag = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        let conditional = signal_hook::flag::register_conditional_shutdown(signal, Exit::Interrupted as i32, flag.clone());
+        let conditional =
+            signal_hook::flag::register_conditional_shutdown(signal, Exit::Interrupted as i32, flag.clone());
         let registered = conditional.and_then(|_| signal_hook::flag::register(signal, flag.clone()));
         if let Err(error) = registered {
             complain(&format!("warning: signal {signal} will end the run without a checkpoint: {error}"));
@@ -192,7 +193,11 @@ fn summary(session: &Session, sources: &Sources, options: &RunOptions) -> String
     }
     let capacity = options.machine.capacity(&workflow.settings);
     parts.push(format!("{} nodes", session.graph.len()));
-    parts.push(if capacity.gpus > 0 { format!("{} GPUs", capacity.gpus) } else { format!("{} CPU threads", capacity.threads) });
+    parts.push(if capacity.gpus > 0 {
+        format!("{} GPUs", capacity.gpus)
+    } else {
+        format!("{} CPU threads", capacity.threads)
+    });
     parts.join(" · ")
 }
 
@@ -213,7 +218,15 @@ fn ended(state: &State<'_>, end: &RunEnd) -> RunEvent {
             Status::Failed | Status::Blocked(_) | Status::Waiting | Status::Active => failed += 1,
         }
     }
-    RunEvent::Ended { success: failed == 0, run, fresh, skipped, failed, wall_seconds: end.wall_seconds }
+    RunEvent::Ended {
+        success: failed == 0,
+        interrupted: end.interrupted,
+        run,
+        fresh,
+        skipped,
+        failed,
+        wall_seconds: end.wall_seconds,
+    }
 }
 
 fn render_metrics(state: &State<'_>, checked: &[Checked]) -> Result<String, Failed> {
@@ -249,10 +262,17 @@ fn finish(
     let nodes: BTreeSet<String> =
         state.wanted.iter().filter(changed).map(|index| state.graph.node(*index).name.clone()).collect();
     state.history().save(&session.store, &nodes)?;
-    let units: serde_json::Map<_, _> = state.wanted.iter().map(|index| {
-        let tally = state.tally(*index);
-        (state.graph.node(*index).name.clone(), json!({ "found": tally.found, "made": tally.made, "lost": tally.lost }))
-    }).collect();
+    let units: serde_json::Map<_, _> = state
+        .wanted
+        .iter()
+        .map(|index| {
+            let tally = state.tally(*index);
+            (
+                state.graph.node(*index).name.clone(),
+                json!({ "found": tally.found, "made": tally.made, "lost": tally.lost }),
+            )
+        })
+        .collect();
     let document = json!({
         "version": EVENTS_VERSION,
         "workflow": session.workflow.name,

@@ -5,7 +5,10 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 use nnflow_nnunet::registry;
-use nnflow_stage::{Axes, Parameter, ParameterKind, ParameterProblem, PhaseKind, Read, Runner, Stage, StageSpec, Step, effective_parameters};
+use nnflow_stage::{
+    Axes, Parameter, ParameterKind, ParameterProblem, PhaseKind, Read, Runner, Stage, StageSpec, Step,
+    effective_parameters,
+};
 use serde_json::{Map, Value};
 
 use super::machine::{MachineArguments, worker_program};
@@ -56,7 +59,8 @@ pub(crate) struct StageRunArguments {
 pub(crate) fn stage(command: &StageCommand) -> Result<Exit, Failed> {
     match command {
         StageCommand::List => {
-            let lines = registry::STAGES.iter().map(|stage| format!("{:<14} {}\n", stage.spec().name, stage.spec().summary));
+            let lines =
+                registry::STAGES.iter().map(|stage| format!("{:<14} {}\n", stage.spec().name, stage.spec().summary));
             print(&lines.collect::<String>());
         }
         StageCommand::Show { stage } => print(&describe(find(stage)?.spec())),
@@ -149,7 +153,8 @@ fn describe(spec: &StageSpec) -> String {
         Runner::Native => "",
         Runner::Torch => "  (runs in the worker `nnflow-torch`)",
     };
-    let mut text = format!("{} (version {}){runner}\n{}\n\n{}\n", spec.name, spec.version, spec.summary, spec.docs.trim());
+    let mut text =
+        format!("{} (version {}){runner}\n{}\n\n{}\n", spec.name, spec.version, spec.summary, spec.docs.trim());
     text.push_str("\nInputs\n");
     for port in spec.inputs {
         let mut words = vec![port.kinds.join(" or ")];

@@ -145,7 +145,12 @@ fn cases(alone: &Alone, phase: &Phase, given: &BTreeMap<String, Given>) -> Resul
     alone.stage.items(phase.name, &available, &documents).map_err(|error| error.report())
 }
 
-fn task(alone: &Alone, phase: &Phase, item: Option<&str>, given: &BTreeMap<String, Given>) -> Result<Task, ErrorReport> {
+fn task(
+    alone: &Alone,
+    phase: &Phase,
+    item: Option<&str>,
+    given: &BTreeMap<String, Given>,
+) -> Result<Task, ErrorReport> {
     let spec = alone.stage.spec();
     let mut inputs = BTreeMap::new();
     for name in phase.reads {
@@ -155,7 +160,9 @@ fn task(alone: &Alone, phase: &Phase, item: Option<&str>, given: &BTreeMap<Strin
             None if optional => continue,
             None => return Err(wrong(format!("stage `{}` needs input `{name}`: `--input {name}=PATH`", spec.name))),
             Some(value) => match (port, value, item) {
-                (Some(port), value, _) if port.read != Read::Whole => InputValue::Document(document(alone, port, value)?),
+                (Some(port), value, _) if port.read != Read::Whole => {
+                    InputValue::Document(document(alone, port, value)?)
+                }
                 (_, Given::One(artifact), _) => InputValue::One(artifact.clone()),
                 (_, Given::Items(items), None) => InputValue::Items(items.clone()),
                 (_, Given::Items(items), Some(item)) => match items.get(item) {
@@ -194,7 +201,8 @@ fn settle(outcome: &Outcome, folder: impl Fn(&str) -> PathBuf) -> Result<BTreeMa
         let value = match produced {
             ProducedArtifact::One(files) => Given::One(place(files, &folder(port))?),
             ProducedArtifact::Items(items) => {
-                let placed = items.iter().map(|(item, files)| Ok((item.clone(), place(files, &folder(port).join(item))?)));
+                let placed =
+                    items.iter().map(|(item, files)| Ok((item.clone(), place(files, &folder(port).join(item))?)));
                 Given::Items(placed.collect::<Result<_, ErrorReport>>()?)
             }
         };

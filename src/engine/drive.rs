@@ -39,7 +39,7 @@ pub struct RunEnd {
     pub failures: Vec<Failure>,
     /// From start to end.
     pub wall_seconds: f64,
-    /// For each node that ran, from its first unit's start to its last one's end.
+    /// For each node that ran, how long at least one of its units was running.
     pub node_seconds: BTreeMap<String, f64>,
 }
 
@@ -52,6 +52,28 @@ pub struct Failure {
     pub case: Option<String>,
     /// Why.
     pub report: ErrorReport,
+}
+
+/// How long at least one unit of a node was running.
+#[derive(Debug, Default)]
+struct Activity {
+    running: usize,
+    since: Option<Instant>,
+    seconds: f64,
+}
+
+impl Activity {
+    fn begin(&mut self) {
+        self.running += 1;
+        self.since.get_or_insert_with(Instant::now);
+    }
+
+    fn end(&mut self) {
+        self.running = self.running.saturating_sub(1);
+        if self.running == 0 {
+            self.seconds += self.since.take().map_or(0.0, |since| since.elapsed().as_secs_f64());
+        }
+    }
 }
 
 enum Message {
@@ -75,7 +97,7 @@ pub struct Drive<'r, 'g> {
     on_failure: OnFailure,
     running: HashMap<Key, Vec<UnitId>>,
     tries: HashMap<UnitId, u32>,
-    started: HashMap<NodeIndex, Instant>,
+    activity: HashMap<NodeIndex, Activity>,
     told: BTreeSet<NodeIndex>,
     kept: HashMap<UnitId, Kept>,
     log_ends: HashMap<NodeIndex, Vec<String>>,
@@ -99,7 +121,7 @@ impl<'r, 'g> Drive<'r, 'g> {
             on_failure,
             running: HashMap::new(),
             tries: HashMap::new(),
-            started: HashMap::new(),
+            activity: HashMap::new(),
             told: BTreeSet::new(),
             kept: HashMap::new(),
             log_ends: HashMap::new(),
@@ -184,14 +206,11 @@ impl<'r, 'g> Drive<'r, 'g> {
         Demand { threads, memory_bytes: node.resources.memory_bytes.unwrap_or(resources.memory_bytes), gpus }
     }
 
-    fn start_what_fits<'scope>(
-        &mut self,
-        scope: &'scope std::thread::Scope<'scope, '_>,
-        sender: &Sender<Message>,
-    ) where
+    fn start_what_fits<'scope>(&mut self, scope: &'scope std::thread::Scope<'scope, '_>, sender: &Sender<Message>)
+    where
         'r: 'scope,
     {
-        while let Some((unit, grant)) = self.scheduler.next() {
+        while let Some((unit, grant)) = self.scheduler.start_next() {
             if self.is_stopped(unit.id.node) {
                 self.scheduler.release(&grant);
                 continue;
@@ -201,12 +220,18 @@ impl<'r, 'g> Drive<'r, 'g> {
                 self.scheduler.release(&grant);
                 continue;
             }
+            if self.state.find_again(&unit) {
+                self.scheduler.release(&grant);
+                self.settle();
+                continue;
+            }
             self.announce(&unit);
             let id = unit.id.clone();
             let mut job = match self.state.job(unit) {
                 Ok(job) => Box::new(job),
                 Err(report) => {
                     self.scheduler.release(&grant);
+                    self.activity.entry(id.node).or_default().end();
                     self.failed(&id, report);
                     self.settle();
                     continue;
@@ -232,7 +257,7 @@ impl<'r, 'g> Drive<'r, 'g> {
     }
 
     fn announce(&mut self, unit: &ReadyUnit) {
-        self.started.entry(unit.id.node).or_insert_with(Instant::now);
+        self.activity.entry(unit.id.node).or_default().begin();
         let event = RunEvent::UnitStarted {
             node: self.state.graph.node(unit.id.node).name.clone(),
             case: unit.id.item.as_deref().map(str::to_owned),
@@ -260,6 +285,7 @@ impl<'r, 'g> Drive<'r, 'g> {
     fn ended(&mut self, job: Job, grant: &Grant, result: Result<Performed, ErrorReport>) {
         self.scheduler.release(grant);
         let units = self.running.remove(&job.key).unwrap_or_default();
+        self.activity.entry(job.id.node).or_default().end();
         match result {
             Ok(performed) => self.done(&units, performed),
             Err(report) if report.kind == ErrorKind::Interrupted => {}
@@ -296,7 +322,12 @@ impl<'r, 'g> Drive<'r, 'g> {
             _ => Vec::new(),
         };
         self.state.fail(unit, report.clone());
-        self.listener.hear(&RunEvent::UnitFailed { node: node.clone(), case: case.clone(), report: report.clone(), log_end });
+        self.listener.hear(&RunEvent::UnitFailed {
+            node: node.clone(),
+            case: case.clone(),
+            report: report.clone(),
+            log_end,
+        });
         self.end.failures.push(Failure { node, case, report });
     }
 
@@ -320,7 +351,7 @@ impl<'r, 'g> Drive<'r, 'g> {
             self.told.insert(node);
             let name = self.state.graph.node(node).name.clone();
             let tally = self.state.tally(node);
-            let wall_seconds = self.started.get(&node).map(|start| start.elapsed().as_secs_f64());
+            let wall_seconds = self.activity.get(&node).map(|activity| activity.seconds);
             let end = match &self.state.nodes[node.index()].status {
                 Status::Skipped(reason) => NodeEnd::Skipped { reason: reason.clone() },
                 Status::Failed => NodeEnd::Failed,

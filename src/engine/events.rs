@@ -35,7 +35,7 @@ pub enum NodeEnd {
     Fresh,
     /// It ran, in part or as a whole.
     Done {
-        /// From its first unit's start to its last one's end.
+        /// How long at least one of its units was running.
         wall_seconds: f64,
     },
     /// It did not take part.
@@ -139,13 +139,15 @@ pub enum RunEvent {
     Ended {
         /// Whether everything that was asked for is at hand.
         success: bool,
+        /// Whether it was asked to stop.
+        interrupted: bool,
         /// Nodes that ran, in part or as a whole.
         run: usize,
         /// Nodes that were found in the store.
         fresh: usize,
         /// Nodes that did not take part.
         skipped: usize,
-        /// Nodes that failed or were blocked.
+        /// Nodes that failed, were blocked or did not get their turn.
         failed: usize,
         /// From start to end.
         wall_seconds: f64,

@@ -73,9 +73,11 @@ struct Reading {
 impl NodeState {
     /// A node of which nothing is known yet.
     pub fn new(node: &Node) -> Self {
-        let ports = node.spec.outputs.iter().map(|port| {
-            (port.name, if port.per_case { Port::Items(None) } else { Port::One(Slot::Pending) })
-        });
+        let ports = node
+            .spec
+            .outputs
+            .iter()
+            .map(|port| (port.name, if port.per_case { Port::Items(None) } else { Port::One(Slot::Pending) }));
         Self {
             status: Status::Waiting,
             phases: node.spec.phases.iter().map(|_| PhaseState::default()).collect(),
@@ -158,17 +160,13 @@ impl State<'_> {
         }
         let available: Vec<String> = available.unwrap_or_default().iter().map(|name| name.to_string()).collect();
         let stage = self.stages[node.index()];
-        let items = stage
-            .items(spec.name, &available, &documents)
-            .map_err(|error| NotReady::Invalid(error.report()))?;
+        let items =
+            stage.items(spec.name, &available, &documents).map_err(|error| NotReady::Invalid(error.report()))?;
         Ok(items.into_iter().map(|item| Some(Arc::from(item))).collect())
     }
 
     /// Everything that a unit reads, and the pre-image of its key.
-    pub(super) fn gather(
-        &self,
-        unit: &UnitId,
-    ) -> Result<(KeyRecord, BTreeMap<String, Vec<Gathered>>), NotReady> {
+    pub(super) fn gather(&self, unit: &UnitId) -> Result<(KeyRecord, BTreeMap<String, Vec<Gathered>>), NotReady> {
         let spec = self.phase(unit.node, unit.phase);
         let mut inputs = BTreeMap::new();
         for port in spec.reads {
@@ -200,7 +198,8 @@ impl State<'_> {
             inputs.insert((*port).to_owned(), gathered);
         }
         let mut value = self.record(node, phase, &inputs).to_value();
-        let digests: Vec<String> = inputs.iter().map(|(port, gathered)| format!("{port}:{}", digest_of(gathered))).collect();
+        let digests: Vec<String> =
+            inputs.iter().map(|(port, gathered)| format!("{port}:{}", digest_of(gathered))).collect();
         if let Some(record) = value.as_object_mut() {
             // The pre-image of a summary names digests only: the records of the cases hold what a person reads.
             record.insert("schema".to_owned(), Value::from(format!("{KEY_SCHEMA}-cases")));
@@ -249,12 +248,7 @@ impl State<'_> {
     }
 
     /// What arrives at a port, for one case in a per-case phase and as a whole otherwise.
-    fn gather_port(
-        &self,
-        node: NodeIndex,
-        port: &str,
-        item: Option<&Arc<str>>,
-    ) -> Result<Vec<Gathered>, NotReady> {
+    fn gather_port(&self, node: NodeIndex, port: &str, item: Option<&Arc<str>>) -> Result<Vec<Gathered>, NotReady> {
         match (self.reading(node, port), item) {
             (Reading { read: Read::Document, .. }, _) => self.gather_documents(node, port),
             (Reading { read: Read::Names, .. }, _) => self.gather_names(node, port),
@@ -351,7 +345,9 @@ impl State<'_> {
         for origin in self.present_origins(node, port) {
             match self.port_of(&origin) {
                 Port::Items(Some(slots)) => {
-                    names.extend(slots.iter().filter(|(_, slot)| !matches!(slot, Slot::Absent)).map(|(name, _)| name.clone()));
+                    names.extend(
+                        slots.iter().filter(|(_, slot)| !matches!(slot, Slot::Absent)).map(|(name, _)| name.clone()),
+                    );
                 }
                 Port::Items(None) => return Err(self.pending(&origin)),
                 Port::One(Slot::Lost) => return Err(NotReady::Blocked(self.name_of(&origin))),
@@ -426,9 +422,9 @@ impl Gathered {
                 let files = held.artifact.files().iter().filter(|file| !file.incidental);
                 ContentRecord::Files(files.map(|file| (file.name.clone(), file.digest.to_hex())).collect())
             }
-            Content::Items(items) => {
-                ContentRecord::Items(items.iter().map(|(item, held)| (item.to_string(), held.digest.to_hex())).collect())
-            }
+            Content::Items(items) => ContentRecord::Items(
+                items.iter().map(|(item, held)| (item.to_string(), held.digest.to_hex())).collect(),
+            ),
             Content::Document(document) => ContentRecord::Document(document.clone()),
         };
         InputRecord { axes: if with_axes { self.axes.clone() } else { Axes::new() }, content }
@@ -436,7 +432,8 @@ impl Gathered {
 }
 
 fn digest_of(gathered: &[Gathered]) -> String {
-    let records: Vec<_> = gathered.iter().map(|one| serde_json::to_value(one.record(true)).unwrap_or_default()).collect();
+    let records: Vec<_> =
+        gathered.iter().map(|one| serde_json::to_value(one.record(true)).unwrap_or_default()).collect();
     derive_digest("input", &Value::from(records)).to_hex()
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use nnflow_cache::{Digest, Key};
 use nnflow_stage::{
-    Artifact, ErrorKind, ErrorReport, FileRef, InputValue, Member, Resources, ResourceQuery, Runner, Stage, Task,
+    Artifact, ErrorKind, ErrorReport, FileRef, InputValue, Member, ResourceQuery, Resources, Runner, Stage, Task,
     TaskResources,
 };
 
@@ -98,9 +98,9 @@ impl State<'_> {
     fn value(&self, content: &Content) -> InputValue {
         match content {
             Content::One(held) => InputValue::One(self.artifact(&held.artifact)),
-            Content::Items(items) => {
-                InputValue::Items(items.iter().map(|(item, held)| (item.to_string(), self.artifact(&held.artifact))).collect())
-            }
+            Content::Items(items) => InputValue::Items(
+                items.iter().map(|(item, held)| (item.to_string(), self.artifact(&held.artifact))).collect(),
+            ),
             Content::Document(document) => InputValue::Document(document.clone()),
         }
     }

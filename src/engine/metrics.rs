@@ -90,9 +90,9 @@ fn number_at(document: &Value, path: &[String]) -> Option<f64> {
     let mut value = document;
     for step in path {
         let object = value.as_object()?;
-        value = object.get(step).or_else(|| {
-            object.iter().find(|(key, _)| key.eq_ignore_ascii_case(step)).map(|(_, value)| value)
-        })?;
+        value = object
+            .get(step)
+            .or_else(|| object.iter().find(|(key, _)| key.eq_ignore_ascii_case(step)).map(|(_, value)| value))?;
     }
     value.as_f64()
 }

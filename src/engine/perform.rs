@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use nnflow_cache::{Artifact, Digest, FileEntry, Manifest, PortValue, Store, hash_file};
@@ -87,7 +87,9 @@ impl Performer<'_> {
         let mut kept = HashMap::new();
         let mut entry = |file: &OutputFile| -> Result<FileEntry, ErrorReport> {
             let (digest, bytes) = match &file.source {
-                OutputSource::Written { path } if job.store => batch.adopt_file(path).map_err(|error| storage(&error))?,
+                OutputSource::Written { path } if job.store => {
+                    batch.adopt_file(path).map_err(|error| storage(&error))?
+                }
                 OutputSource::Written { path } => {
                     let (digest, bytes) = hash_file(path).map_err(|error| storage(&error))?;
                     kept.insert(digest, path.clone());
@@ -217,5 +219,8 @@ fn written_files(outcome: &Outcome) -> Vec<(String, PathBuf)> {
 }
 
 fn storage(error: &nnflow_cache::StoreError) -> ErrorReport {
-    ErrorReport { hint: error.hint().map(|hint| hint.to_string()), ..ErrorReport::new(ErrorKind::Storage, error.to_string()) }
+    ErrorReport {
+        hint: error.hint().map(|hint| hint.to_string()),
+        ..ErrorReport::new(ErrorKind::Storage, error.to_string())
+    }
 }

@@ -79,11 +79,8 @@ impl KeyRecord {
     }
 
     fn parameter_difference(&self, old: &KeyRecord) -> Option<String> {
-        let found = value_difference(
-            "",
-            &Value::Object(old.parameters.clone()),
-            &Value::Object(self.parameters.clone()),
-        )?;
+        let found =
+            value_difference("", &Value::Object(old.parameters.clone()), &Value::Object(self.parameters.clone()))?;
         Some(format!("parameter {found}"))
     }
 
@@ -149,7 +146,8 @@ fn content_difference(port: &str, old: &ContentRecord, new: &ContentRecord) -> S
 fn entry_difference(old: &BTreeMap<String, String>, new: &BTreeMap<String, String>) -> Option<(String, String)> {
     let added: Vec<_> = new.keys().filter(|name| !old.contains_key(*name)).collect();
     let removed: Vec<_> = old.keys().filter(|name| !new.contains_key(*name)).collect();
-    let changed: Vec<_> = new.iter().filter(|(name, digest)| old.get(*name).is_some_and(|was| was != *digest)).collect();
+    let changed: Vec<_> =
+        new.iter().filter(|(name, digest)| old.get(*name).is_some_and(|was| was != *digest)).collect();
     let others = |count: usize| if count > 1 { format!(" (and {} more)", count - 1) } else { String::new() };
     if let Some(name) = added.first() {
         return Some(((*name).clone(), format!("was added{}", others(added.len()))));

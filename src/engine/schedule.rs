@@ -98,7 +98,7 @@ impl<U> Scheduler<U> {
     }
 
     /// Takes the next unit that fits, with what it is given.
-    pub fn next(&mut self) -> Option<(U, Grant)> {
+    pub fn start_next(&mut self) -> Option<(U, Grant)> {
         let mut position = None;
         for (index, (_, _, demand)) in self.waiting.iter().enumerate() {
             if self.fits(demand) {
@@ -161,7 +161,7 @@ mod tests {
         let mut scheduler = Scheduler::new(MACHINE);
         scheduler.submit("low", 0, SMALL);
         scheduler.submit("high", 5, SMALL);
-        assert_eq!(scheduler.next().map(|(unit, _)| unit), Some("high"));
+        assert_eq!(scheduler.start_next().map(|(unit, _)| unit), Some("high"));
     }
 
     #[test]
@@ -169,7 +169,7 @@ mod tests {
         let mut scheduler = Scheduler::new(MACHINE);
         scheduler.submit("first", 0, SMALL);
         scheduler.submit("second", 0, SMALL);
-        assert_eq!(scheduler.next().map(|(unit, _)| unit), Some("first"));
+        assert_eq!(scheduler.start_next().map(|(unit, _)| unit), Some("first"));
     }
 
     #[test]
@@ -178,27 +178,27 @@ mod tests {
         let large = Demand { memory_bytes: 600, ..SMALL };
         scheduler.submit("one", 0, large);
         scheduler.submit("two", 0, large);
-        assert!(scheduler.next().is_some());
-        assert!(scheduler.next().is_none());
+        assert!(scheduler.start_next().is_some());
+        assert!(scheduler.start_next().is_none());
     }
 
     #[test]
     fn what_is_larger_than_the_machine_runs_alone() {
         let mut scheduler = Scheduler::new(MACHINE);
         scheduler.submit("huge", 0, Demand { memory_bytes: 5000, ..SMALL });
-        assert_eq!(scheduler.next().map(|(unit, _)| unit), Some("huge"));
+        assert_eq!(scheduler.start_next().map(|(unit, _)| unit), Some("huge"));
     }
 
     #[test]
     fn a_unit_that_wants_all_threads_is_not_starved_by_small_ones() {
         let mut scheduler = Scheduler::new(MACHINE);
         scheduler.submit("running", 9, SMALL);
-        let (_, grant) = scheduler.next().expect("fits");
+        let (_, grant) = scheduler.start_next().expect("fits");
         scheduler.submit("whole machine", 1, Demand { threads: 0, memory_bytes: 0, gpus: 0 });
         scheduler.submit("small", 0, SMALL);
-        assert!(scheduler.next().is_none());
+        assert!(scheduler.start_next().is_none());
         scheduler.release(&grant);
-        assert_eq!(scheduler.next().map(|(unit, _)| unit), Some("whole machine"));
+        assert_eq!(scheduler.start_next().map(|(unit, _)| unit), Some("whole machine"));
     }
 
     #[test]
@@ -207,10 +207,10 @@ mod tests {
         let training = Demand { threads: 1, memory_bytes: 0, gpus: 1 };
         scheduler.submit("fold 0", 0, training);
         scheduler.submit("fold 1", 0, training);
-        let (_, grant) = scheduler.next().expect("fits");
+        let (_, grant) = scheduler.start_next().expect("fits");
         assert_eq!(grant.gpus, [0]);
-        assert!(scheduler.next().is_none());
+        assert!(scheduler.start_next().is_none());
         scheduler.release(&grant);
-        assert_eq!(scheduler.next().map(|(unit, grant)| (unit, grant.gpus)), Some(("fold 1", vec![0])));
+        assert_eq!(scheduler.start_next().map(|(unit, grant)| (unit, grant.gpus)), Some(("fold 1", vec![0])));
     }
 }

@@ -36,12 +36,14 @@ impl Sources {
         let files: Vec<&SourceFile> =
             listing.documents.values().flatten().chain(listing.cases.values().flatten()).collect();
         let digests = hash_all(&files, cache)?;
-        let entries: HashMap<&Path, FileEntry> = files.iter().zip(digests).map(|(file, entry)| (file.path.as_path(), entry)).collect();
+        let entries: HashMap<&Path, FileEntry> =
+            files.iter().zip(digests).map(|(file, entry)| (file.path.as_path(), entry)).collect();
         for file in &files {
             self.locations.insert(entries[file.path.as_path()].digest, file.path.clone());
         }
         let held = |files: &[SourceFile]| {
-            let named = |file: &SourceFile| FileEntry { name: file.name.clone(), ..entries[file.path.as_path()].clone() };
+            let named =
+                |file: &SourceFile| FileEntry { name: file.name.clone(), ..entries[file.path.as_path()].clone() };
             let artifact = Artifact::new(files.iter().map(named).collect());
             artifact.map(Held::new).map_err(|error| ErrorReport::new(ErrorKind::Input, error.to_string()))
         };
@@ -49,7 +51,8 @@ impl Sources {
             self.ports.insert((name.to_owned(), port.clone()), Port::One(Slot::Made(held(files)?)));
         }
         if let Some(port) = listing.cases_port {
-            let cases = listing.cases.iter().map(|(case, files)| Ok((Arc::from(case.as_str()), Slot::Made(held(files)?))));
+            let cases =
+                listing.cases.iter().map(|(case, files)| Ok((Arc::from(case.as_str()), Slot::Made(held(files)?))));
             let cases = cases.collect::<Result<_, ErrorReport>>()?;
             self.n_cases = listing.cases.len();
             self.ports.insert((name.to_owned(), port.to_owned()), Port::Items(Some(cases)));

@@ -217,10 +217,7 @@ impl<'g> State<'g> {
                 consumers[edge.source().index()].push(edge.target());
             }
         }
-        let mut ranks = vec![0; graph.len()];
-        for (rank, index) in (0..).zip(graph.order()) {
-            ranks[index.index()] = rank;
-        }
+        let ranks = ranks(graph);
         let mut state = Self {
             graph,
             wanted,
@@ -384,9 +381,12 @@ impl<'g> State<'g> {
         let Some(units) = &self.nodes[node.index()].phases[phase].units else { return };
         let is_waiting = |unit: &UnitState| matches!(unit, UnitState::Waiting);
         let waiting: Vec<Option<Arc<str>>> = match item {
-            Some(item) if per_case => {
-                units.get_key_value(&Some(item.clone())).filter(|(_, unit)| is_waiting(unit)).map(|(item, _)| item.clone()).into_iter().collect()
-            }
+            Some(item) if per_case => units
+                .get_key_value(&Some(item.clone()))
+                .filter(|(_, unit)| is_waiting(unit))
+                .map(|(item, _)| item.clone())
+                .into_iter()
+                .collect(),
             _ => units.iter().filter(|(_, unit)| is_waiting(unit)).map(|(item, _)| item.clone()).collect(),
         };
         if per_case && item.is_none() && waiting.len() > 1 && waiting.len() == units.len() && self.recall(node, phase) {
@@ -409,6 +409,16 @@ impl<'g> State<'g> {
             }
             Err(super::gather::NotReady::Invalid(report)) => self.fail(unit, report),
         }
+    }
+
+    /// Looks again for the result of a unit that was to run: the same work may have been done under another name.
+    pub fn find_again(&mut self, unit: &ReadyUnit) -> bool {
+        if self.forced.contains(&unit.id.node) {
+            return false;
+        }
+        let Some(manifest) = self.find(&unit.key) else { return false };
+        self.complete(&unit.id, &manifest, true);
+        true
     }
 
     fn look_up(&mut self, unit: &UnitId, record: KeyRecord, inputs: BTreeMap<String, Vec<Gathered>>) {
@@ -495,7 +505,8 @@ impl<'g> State<'g> {
                 }
                 (Port::Items(slots), None, Some(PortValue::Items(items))) => {
                     let held = |artifact: &Artifact| Slot::Made(Held::new(artifact.clone()));
-                    *slots = Some(items.iter().map(|(item, artifact)| (Arc::from(item.as_str()), held(artifact))).collect());
+                    *slots =
+                        Some(items.iter().map(|(item, artifact)| (Arc::from(item.as_str()), held(artifact))).collect());
                 }
                 (Port::Items(slots), None, _) => *slots = Some(BTreeMap::new()),
                 (Port::One(slot), _, Some(PortValue::One(artifact))) => {
@@ -544,7 +555,8 @@ impl<'g> State<'g> {
     /// Ends a node all of whose units have ended.
     fn conclude(&mut self, node: NodeIndex) {
         let state = &mut self.nodes[node.index()];
-        if state.status != Status::Active || !state.phases.iter().all(|phase| phase.units.is_some() && phase.open == 0) {
+        if state.status != Status::Active || !state.phases.iter().all(|phase| phase.units.is_some() && phase.open == 0)
+        {
             return;
         }
         let units = || state.phases.iter().filter_map(|phase| phase.units.as_ref()).flat_map(BTreeMap::values);
@@ -568,20 +580,27 @@ impl<'g> State<'g> {
             if self.phase(node, phase).kind != nnflow_stage::PhaseKind::PerCase {
                 continue;
             }
-            let Some((key, value)) = self.nodes[node.index()].phases[phase].summary_key.take().or_else(|| self.summary_of(node, phase)) else { continue };
+            let Some((key, value)) =
+                self.nodes[node.index()].phases[phase].summary_key.take().or_else(|| self.summary_of(node, phase))
+            else {
+                continue;
+            };
             if self.find(&key).is_some() {
                 continue;
             }
             let manifest = super::summary::build(self, node, phase, value);
             if let Err(error) = self.store.publish(manifest) {
                 // The summary only saves time; the run is right without it.
-                self.warnings.push(format!("the cases of `{}` could not be remembered together: {error}", self.graph.node(node).name));
+                self.warnings.push(format!(
+                    "the cases of `{}` could not be remembered together: {error}",
+                    self.graph.node(node).name
+                ));
             }
         }
     }
 
-    /// The place of a node in the order of the graph; later ones are preferred, so that a case goes through to the end
-    /// before the next one begins and little is kept on the way.
+    /// The place of a node's stage in the order of the graph; later ones are preferred, so that a case goes through to the
+    /// end before the next one begins and little is kept on the way.
     #[must_use]
     pub fn rank(&self, node: NodeIndex) -> i64 {
         self.ranks[node.index()]
@@ -622,4 +641,15 @@ impl<'g> State<'g> {
             })
             .collect()
     }
+}
+
+/// Nodes of one stage have the same rank, so that among them the first one goes first.
+fn ranks(graph: &Graph) -> Vec<i64> {
+    let mut stages: HashMap<&str, i64> = HashMap::new();
+    let mut ranks = vec![0; graph.len()];
+    for index in graph.order() {
+        let next = i64::try_from(stages.len()).unwrap_or(i64::MAX);
+        ranks[index.index()] = *stages.entry(&graph.node(*index).stage).or_insert(next);
+    }
+    ranks
 }

@@ -102,11 +102,12 @@ impl Worker {
         if !gpus.is_empty() {
             command.env("CUDA_VISIBLE_DEVICES", visible_devices(gpus));
         }
-        let mut child = command.spawn().map_err(|error| {
-            ErrorReport {
-                hint: Some("both programs must lie in one folder; `cargo xtask install` puts them there".to_owned()),
-                ..ErrorReport::new(ErrorKind::Internal, format!("worker `{}` cannot be started: {error}", program.display()))
-            }
+        let mut child = command.spawn().map_err(|error| ErrorReport {
+            hint: Some("both programs must lie in one folder; `cargo xtask install` puts them there".to_owned()),
+            ..ErrorReport::new(
+                ErrorKind::Internal,
+                format!("worker `{}` cannot be started: {error}", program.display()),
+            )
         })?;
         let missing = || ErrorReport::new(ErrorKind::Internal, "the worker's pipes are missing");
         let input = child.stdin.take().ok_or_else(missing)?;
@@ -131,19 +132,17 @@ impl Worker {
                 hint: Some("install both programs from the same version with `cargo xtask install`".to_owned()),
                 ..ErrorReport::new(
                     ErrorKind::Internal,
-                    format!("worker `{}` {version} speaks protocol {protocol}, expected {WORKER_PROTOCOL}", program.display()),
+                    format!(
+                        "worker `{}` {version} speaks protocol {protocol}, expected {WORKER_PROTOCOL}",
+                        program.display()
+                    ),
                 )
             }),
             _ => Err(self.obituary(&mut |_| {})),
         }
     }
 
-    fn serve(
-        &mut self,
-        task: &Task,
-        cancel: &AtomicBool,
-        event: &mut dyn FnMut(StageEvent),
-    ) -> Result<Outcome, Ended> {
+    fn serve(&mut self, task: &Task, cancel: &AtomicBool, event: &mut dyn FnMut(StageEvent)) -> Result<Outcome, Ended> {
         self.send(&Request::Run { task: Box::new(task.clone()) })?;
         let mut told_to_stop = false;
         loop {
@@ -212,7 +211,9 @@ impl Drop for Worker {
 
 fn describe(status: ExitStatus) -> String {
     match (status.signal(), status.code()) {
-        (Some(libc::SIGKILL), _) => "was killed (signal 9), which is what the system does when memory runs out".to_owned(),
+        (Some(libc::SIGKILL), _) => {
+            "was killed (signal 9), which is what the system does when memory runs out".to_owned()
+        }
         (Some(signal), _) => format!("was ended by signal {signal}"),
         (None, Some(code)) => format!("exited with status {code}"),
         (None, None) => "ended".to_owned(),

@@ -44,7 +44,8 @@ impl<W: Write + Send> Listener for Plain<W> {
             if self.is_due() {
                 let case = case.as_ref().map_or_else(String::new, |case| format!(" {case}"));
                 let total = progress.total.map_or_else(String::new, |total| format!("/{total}"));
-                let line = format!("  ...    {node}{case}  {} {}{total}  {}", progress.unit, progress.done, progress.message);
+                let line =
+                    format!("  ...    {node}{case}  {} {}{total}  {}", progress.unit, progress.done, progress.message);
                 self.line(line.trim_end());
             }
         } else if let Some(line) = line_of(event) {
@@ -68,7 +69,8 @@ pub fn line_of(event: &RunEvent) -> Option<String> {
             Some(text)
         }
         RunEvent::NodeEnded { node, end, tally } => {
-            let cases = if tally.total > 1 { format!("  {} units, {} found", tally.total, tally.found) } else { String::new() };
+            let cases =
+                if tally.total > 1 { format!("  {} units, {} found", tally.total, tally.found) } else { String::new() };
             Some(match end {
                 NodeEnd::Fresh => format!("  fresh  {node}"),
                 NodeEnd::Done { wall_seconds } => format!("  done   {node}{cases}  {}", duration(*wall_seconds)),
@@ -77,10 +79,17 @@ pub fn line_of(event: &RunEvent) -> Option<String> {
                 NodeEnd::Blocked { reason } => format!("  not run {node}: {reason}"),
             })
         }
-        RunEvent::Ended { success, run, fresh, skipped, failed, wall_seconds, .. } => {
-            let word = if *success { "done" } else { "ended" };
-            let failed = if *failed > 0 { format!(", {failed} failed or not run") } else { String::new() };
-            Some(format!("{word} in {}: {run} run, {fresh} fresh, {skipped} skipped{failed}", duration(*wall_seconds)))
+        RunEvent::Ended { success, interrupted, run, fresh, skipped, failed, wall_seconds } => {
+            let word = match (success, interrupted) {
+                (true, _) => "done",
+                (false, true) => "interrupted (run again to go on)",
+                (false, false) => "ended",
+            };
+            let failed = if *failed > 0 { format!(", {failed} not done") } else { String::new() };
+            Some(format!(
+                "{word} after {}: {run} run, {fresh} fresh, {skipped} skipped{failed}",
+                duration(*wall_seconds)
+            ))
         }
         RunEvent::UnitStarted { .. }
         | RunEvent::UnitProgress { .. }

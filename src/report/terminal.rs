@@ -143,7 +143,9 @@ fn together(names: &[String]) -> String {
             _ => stages.push((stage, 1)),
         }
     }
-    let shown: Vec<String> =
-        stages.iter().map(|(stage, count)| if *count > 1 { format!("{stage} x{count}") } else { (*stage).to_owned() }).collect();
+    let shown: Vec<String> = stages
+        .iter()
+        .map(|(stage, count)| if *count > 1 { format!("{stage} x{count}") } else { (*stage).to_owned() })
+        .collect();
     shown.join(" ")
 }

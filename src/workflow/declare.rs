@@ -104,29 +104,32 @@ fn dataset(located: Located<Table>, folder: &Path, diagnostics: &mut Diagnostics
     let mut fields = Fields::new(&located.value, "dataset");
     let path = fields.read("path", diagnostics, text);
     let fetch = fields.take("fetch");
+    let phantom = fields.take("phantom");
     let cases = fields.read("cases", diagnostics, case_names);
     let split = fields.read("split", diagnostics, text);
     fields.finish(diagnostics);
-    let found = match (path, fetch) {
-        (Some(path), None) => Some((DatasetSource::Path(resolve(&path, folder)), path.place)),
-        (None, Some(entry)) => fetched(entry, diagnostics).map(|source| (source, entry.value.place.clone())),
-        (Some(path), Some(fetch)) => {
-            let message = "`dataset` has both a `path` and a `fetch`";
-            let diagnostic = Diagnostic::error(message).at(&fetch.key_place, "expected only one of them");
-            diagnostics.push(diagnostic.context(&path.place, "the other one"));
-            None
-        }
-        (None, None) if diagnostics.len() == before => {
-            diagnostics.push(
-                Diagnostic::error("`dataset` does not say where the images are")
-                    .at(&located.place, "expected `path` or `fetch`")
-                    .hint("for example `path = \"data/Dataset004_Hippocampus\"`"),
-            );
-            None
-        }
-        (None, None) => None,
-    };
-    let (source, place) = found?;
+    let ways = [
+        path.map(|path| (path.place.clone(), DatasetSource::Path(resolve(&path, folder)))),
+        fetch.and_then(|entry| Some((entry.value.place.clone(), fetched(entry, diagnostics)?))),
+        phantom.and_then(|entry| Some((entry.value.place.clone(), phantom_of(entry, diagnostics)?))),
+    ];
+    let mut found: Vec<_> = ways.into_iter().flatten().collect();
+    if let [first, second, ..] = found.as_slice() {
+        diagnostics.push(
+            Diagnostic::error("`dataset` says more than once where the images are")
+                .at(&second.0, "expected only one of `path`, `fetch` and `phantom`")
+                .context(&first.0, "the other one"),
+        );
+        return None;
+    }
+    if found.is_empty() && diagnostics.len() == before {
+        diagnostics.push(
+            Diagnostic::error("`dataset` does not say where the images are")
+                .at(&located.place, "expected `path`, `fetch` or `phantom`")
+                .hint("for example `path = \"data/Dataset004_Hippocampus\"`"),
+        );
+    }
+    let (place, source) = found.pop()?;
     let split = split.map(|split| Located::new(resolve(&split, folder), split.place));
     Some(Dataset { source, cases, split, place })
 }
@@ -144,6 +147,12 @@ fn case_names(value: &Value, path: &str) -> Result<Vec<String>, Diagnostic> {
     }
     let names: Vec<String> = names.into_iter().map(|name| name.value).collect();
     if names.is_empty() { Err(mismatch(value, path, "a list of at least one case")) } else { Ok(names) }
+}
+
+fn phantom_of(entry: &Entry, diagnostics: &mut Diagnostics) -> Option<DatasetSource> {
+    let located =
+        table_entry(&entry.value, "dataset.phantom").map_err(|diagnostic| diagnostics.push(diagnostic)).ok()?;
+    Some(DatasetSource::Phantom { settings: located.value.to_json() })
 }
 
 fn fetched(entry: &Entry, diagnostics: &mut Diagnostics) -> Option<DatasetSource> {

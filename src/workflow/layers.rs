@@ -281,7 +281,7 @@ fn merge(base: &mut Table, over: Table, path: &[&str]) {
 
 /// A dataset lies in one place: a folder replaces an inherited address, and the other way round.
 fn forget_other_source(under: &mut Table, over: &Table) {
-    const PLACES: [&str; 2] = ["path", "fetch"];
+    const PLACES: [&str; 3] = ["path", "fetch", "phantom"];
     if PLACES.iter().any(|key| over.get(key).is_some()) {
         for key in PLACES {
             if over.get(key).is_none() {

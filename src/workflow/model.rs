@@ -97,6 +97,11 @@ pub enum DatasetSource {
         /// The BLAKE3 digest of what lies there, 64 hexadecimal digits in lower case.
         blake3: String,
     },
+    /// Nowhere yet: a phantom, which is made with these settings.
+    Phantom {
+        /// The settings.
+        settings: serde_json::Map<String, serde_json::Value>,
+    },
 }
 
 /// A trained model.

@@ -43,8 +43,10 @@ pub(crate) fn publish_and_die(root: &Path, before: usize) {
         Ok(())
     };
     let store = Store::open(root).unwrap().with_fault_hook(Arc::new(hook));
-    let folder = tempfile::tempdir().unwrap();
-    publish_all(&store, folder.path()).unwrap();
+    // Beside the store, where the parent removes it: this process will not come to remove anything.
+    let folder = root.with_file_name("sources");
+    std::fs::create_dir_all(&folder).unwrap();
+    publish_all(&store, &folder).unwrap();
 }
 
 /// Nothing in the store is wrong, and every result is absent or right.

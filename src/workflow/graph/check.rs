@@ -102,7 +102,7 @@ impl<'w> Checker<'w, '_> {
         let message = format!("there is no stage `{}` to use", shortened(written));
         let others = self.workflow.stages.iter().map(|other| other.name.as_str()).filter(|name| *name != stage.name);
         // A table with a mistyped name was meant to change an inherited stage rather than to declare a new one.
-        let meant = (*written == stage.name).then(|| nearest(written, others)).flatten();
+        let meant = (*written == stage.name && stage.inputs.is_empty()).then(|| nearest(written, others)).flatten();
         let hint = match meant {
             Some(name) => Some(format!("did you mean to change the stage `stages.{name}`?")),
             None => suggestion(written, self.stages.names()),

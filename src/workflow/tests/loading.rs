@@ -39,7 +39,7 @@ impl Folder {
 fn dataset_path(workflow: &Workflow) -> &Path {
     match &workflow.dataset.as_ref().expect("a dataset").source {
         DatasetSource::Path(path) => path,
-        DatasetSource::Fetch { .. } => panic!("a folder"),
+        other => panic!("a folder, not {other:?}"),
     }
 }
 
@@ -145,6 +145,13 @@ fn a_folder_replaces_an_inherited_address() {
     let expected = DatasetSource::Fetch { url: "https://example.org/a.tar".to_owned(), blake3: digest };
     assert_eq!(workflow.dataset.expect("a dataset").source, expected);
     assert_eq!(dataset_path(&folder.load("child.toml")), folder.path("here"));
+}
+
+#[test]
+fn a_phantom_replaces_an_inherited_folder() {
+    let (workflow, _) = opened_with(HEAD, &["dataset.phantom.cases=12"]);
+    let settings = serde_json::Map::from_iter([("cases".to_owned(), 12.into())]);
+    assert_eq!(workflow.dataset.expect("a dataset").source, DatasetSource::Phantom { settings });
 }
 
 #[test]

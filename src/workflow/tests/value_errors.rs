@@ -519,7 +519,7 @@ fn the_dataset_says_nothing() {
      --> spleen.toml:2:1
       |
     2 | [dataset]
-      | ^^^^^^^^^ expected `path` or `fetch`
+      | ^^^^^^^^^ expected `path`, `fetch` or `phantom`
       |
       = hint: for example `path = "data/Dataset004_Hippocampus"`
     "#);
@@ -527,14 +527,14 @@ fn the_dataset_says_nothing() {
 
 #[test]
 fn the_dataset_lies_in_two_places() {
-    assert_snapshot!(errors_below_head(r#"dataset.fetch = { url = "https://example.org/a.tar", blake3 = "0" }"#), @r#"
-    error: `dataset` has both a `path` and a `fetch`
-     --> spleen.toml:3:9
+    assert_snapshot!(errors_below_head("dataset.phantom = { cases = 12 }"), @r#"
+    error: `dataset` says more than once where the images are
+     --> spleen.toml:3:19
       |
     2 | dataset.path = "data"
       |                ------ the other one
-    3 | dataset.fetch = { url = "https://example.org/a.tar", blake3 = "0" }
-      |         ^^^^^ expected only one of them
+    3 | dataset.phantom = { cases = 12 }
+      |                   ^^^^^^^^^^^^^^ expected only one of `path`, `fetch` and `phantom`
     "#);
 }
 

@@ -187,8 +187,7 @@ impl<'a> Context<'a> {
     #[must_use]
     pub fn output(&mut self, port: &str) -> OutputWriter<'_> {
         let folder = self.task.output.join(port);
-        let produced =
-            self.outcome.outputs.entry(port.to_owned()).or_insert_with(|| ProducedArtifact::One(Vec::new()));
+        let produced = self.outcome.outputs.entry(port.to_owned()).or_insert_with(|| ProducedArtifact::One(Vec::new()));
         OutputWriter { folder, files: produced.one() }
     }
 
@@ -196,11 +195,8 @@ impl<'a> Context<'a> {
     #[must_use]
     pub fn output_item(&mut self, port: &str, item: &str) -> OutputWriter<'_> {
         let folder = self.task.output.join(port).join(item);
-        let produced = self
-            .outcome
-            .outputs
-            .entry(port.to_owned())
-            .or_insert_with(|| ProducedArtifact::Items(BTreeMap::new()));
+        let produced =
+            self.outcome.outputs.entry(port.to_owned()).or_insert_with(|| ProducedArtifact::Items(BTreeMap::new()));
         OutputWriter { folder, files: produced.item(item) }
     }
 
@@ -314,7 +310,8 @@ impl OutputWriter<'_> {
 
     /// Passes an input's file on as the file `name`, without a copy.
     pub fn forward(&mut self, name: &str, file: &FileRef) {
-        let source = OutputSource::Forwarded { path: file.path.clone(), digest: file.digest.clone(), bytes: file.bytes };
+        let source =
+            OutputSource::Forwarded { path: file.path.clone(), digest: file.digest.clone(), bytes: file.bytes };
         self.files.push(OutputFile { name: name.to_owned(), source, incidental: file.incidental });
     }
 

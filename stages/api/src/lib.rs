@@ -22,11 +22,11 @@ mod worker;
 
 pub use context::{Context, Host, OutputWriter, SilentHost};
 pub use error::{ErrorKind, ErrorReport, StageError};
-pub use outcome::{OutputFile, OutputSource, Outcome, ProducedArtifact};
+pub use outcome::{Outcome, OutputFile, OutputSource, ProducedArtifact};
 pub use parameters::{Parameter, ParameterKind, ParameterProblem, Parameters, Step, effective_parameters};
 pub use progress::{Progress, StageEvent};
 pub use spec::{
-    Axes, InputPort, Kind, OutputPort, Phase, PhaseKind, Read, Resources, ResourceQuery, Runner, Stage, StageSpec,
+    Axes, InputPort, Kind, OutputPort, Phase, PhaseKind, Read, ResourceQuery, Resources, Runner, Stage, StageSpec,
 };
 pub use task::{Artifact, FileRef, InputValue, Member, Task, TaskResources};
 pub use worker::{Reply, Request, WORKER_PROTOCOL};

@@ -103,14 +103,21 @@ impl Parameters {
     /// If there is no such parameter or the type does not fit it, which is a defect of the stage.
     pub fn get<T: DeserializeOwned>(&self, name: &str) -> Result<T, StageError> {
         let value = self.0.get(name).cloned().unwrap_or(Value::Null);
-        serde_json::from_value(value)
-            .map_err(|error| StageError::internal(format!("parameter `{name}` does not fit the stage's settings: {error}")))
+        serde_json::from_value(value).map_err(|error| {
+            StageError::internal(format!("parameter `{name}` does not fit the stage's settings: {error}"))
+        })
     }
 
     /// Only the parameters of these names.
     #[must_use]
     pub fn only(&self, names: &[&str]) -> Self {
-        Self(self.0.iter().filter(|(name, _)| names.contains(&name.as_str())).map(|(n, v)| (n.clone(), v.clone())).collect())
+        Self(
+            self.0
+                .iter()
+                .filter(|(name, _)| names.contains(&name.as_str()))
+                .map(|(n, v)| (n.clone(), v.clone()))
+                .collect(),
+        )
     }
 }
 
@@ -261,13 +268,37 @@ mod tests {
     use super::*;
 
     const DECLARED: &[Parameter] = &[
-        Parameter { name: "epochs", kind: ParameterKind::Integer { minimum: 1, maximum: 100 }, default: "50", unit: "", doc: "" },
-        Parameter { name: "rate", kind: ParameterKind::Number { minimum: 0.0, maximum: f64::INFINITY }, default: "1", unit: "", doc: "" },
+        Parameter {
+            name: "epochs",
+            kind: ParameterKind::Integer { minimum: 1, maximum: 100 },
+            default: "50",
+            unit: "",
+            doc: "",
+        },
+        Parameter {
+            name: "rate",
+            kind: ParameterKind::Number { minimum: 0.0, maximum: f64::INFINITY },
+            default: "1",
+            unit: "",
+            doc: "",
+        },
         Parameter {
             name: "optimizer",
             kind: ParameterKind::Table(&[
-                Parameter { name: "name", kind: ParameterKind::Choice(&["sgd", "adam"]), default: "\"sgd\"", unit: "", doc: "" },
-                Parameter { name: "momentum", kind: ParameterKind::Optional(&ParameterKind::Number { minimum: 0.0, maximum: 1.0 }), default: "null", unit: "", doc: "" },
+                Parameter {
+                    name: "name",
+                    kind: ParameterKind::Choice(&["sgd", "adam"]),
+                    default: "\"sgd\"",
+                    unit: "",
+                    doc: "",
+                },
+                Parameter {
+                    name: "momentum",
+                    kind: ParameterKind::Optional(&ParameterKind::Number { minimum: 0.0, maximum: 1.0 }),
+                    default: "null",
+                    unit: "",
+                    doc: "",
+                },
             ]),
             default: "{}",
             unit: "",
@@ -281,7 +312,8 @@ mod tests {
 
     #[test]
     fn defaults_are_filled_in_also_inside_tables() {
-        let parameters = effective_parameters(DECLARED, &given(json!({"optimizer": {"momentum": 0.9}}))).expect("valid");
+        let parameters =
+            effective_parameters(DECLARED, &given(json!({"optimizer": {"momentum": 0.9}}))).expect("valid");
         assert_eq!(
             Value::Object(parameters.0),
             json!({"epochs": 50, "rate": 1.0, "optimizer": {"name": "sgd", "momentum": 0.9}})
@@ -297,17 +329,16 @@ mod tests {
 
     #[test]
     fn all_problems_are_found_at_once() {
-        let problems = effective_parameters(
-            DECLARED,
-            &given(json!({"epoch": 3, "epochs": 0, "optimizer": {"name": "sdg"}})),
-        )
-        .expect_err("three problems");
+        let problems =
+            effective_parameters(DECLARED, &given(json!({"epoch": 3, "epochs": 0, "optimizer": {"name": "sdg"}})))
+                .expect_err("three problems");
         assert_eq!(problems.len(), 3);
     }
 
     #[test]
     fn none_stands_for_null() {
-        let parameters = effective_parameters(DECLARED, &given(json!({"optimizer": {"momentum": "none"}}))).expect("valid");
+        let parameters =
+            effective_parameters(DECLARED, &given(json!({"optimizer": {"momentum": "none"}}))).expect("valid");
         assert_eq!(parameters.0["optimizer"]["momentum"], Value::Null);
     }
 }

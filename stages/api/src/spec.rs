@@ -173,13 +173,7 @@ pub trait Stage: Send + Sync {
     ///
     /// # Errors
     /// If the document lacks what the stage needs; the error names the key that was looked for.
-    fn slice(
-        &self,
-        port: &str,
-        document: &Value,
-        axes: &Axes,
-        parameters: &Parameters,
-    ) -> Result<Value, StageError> {
+    fn slice(&self, port: &str, document: &Value, axes: &Axes, parameters: &Parameters) -> Result<Value, StageError> {
         let (_, _, _) = (port, axes, parameters);
         Ok(document.clone())
     }

@@ -17,6 +17,7 @@ pub mod dataset;
 pub mod fingerprint;
 pub mod image;
 pub mod json;
+mod mapped;
 pub mod plans;
 pub mod splits;
 pub mod summary;

@@ -4,7 +4,6 @@
 //! hash map, and a file whose bytes change from run to run cannot be addressed by its content.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -15,6 +14,7 @@ use safetensors::{SafeTensorError, SafeTensors};
 use serde_json::{Map, Value, json};
 
 use crate::atomic::{self, WriteError};
+use crate::mapped;
 
 /// Bytes of the number before the header; the header's length is a multiple of it, which aligns the data.
 const LENGTH_BYTES: usize = 8;
@@ -142,7 +142,7 @@ impl TensorFile {
     /// # Errors
     /// [`TensorError`] if it cannot be read or is no sound safetensors file.
     pub fn open(path: &Path) -> Result<Self, TensorError> {
-        let bytes = map(path).map_err(|source| TensorError::Read { path: path.to_path_buf(), source })?;
+        let bytes = mapped::open(path).map_err(|source| TensorError::Read { path: path.to_path_buf(), source })?;
         let (length, header) = SafeTensors::read_metadata(&bytes)
             .map_err(|source| TensorError::Content { path: path.to_path_buf(), source })?;
         Ok(Self { path: path.to_path_buf(), bytes, first: LENGTH_BYTES + length, header })
@@ -176,14 +176,6 @@ impl TensorFile {
         let bytes = &self.bytes[self.first + start..self.first + stop];
         Ok(Tensor { name, dtype: info.dtype, shape: &info.shape, bytes })
     }
-}
-
-#[expect(unsafe_code, reason = "memory maps have no safe interface")]
-fn map(path: &Path) -> io::Result<Mmap> {
-    let file = File::open(path)?;
-    // SAFETY: files of tensors are published by a rename and never written to again, so that the mapped bytes do not
-    // change while the map lives. A file that someone truncates in place all the same ends the process with SIGBUS.
-    unsafe { Mmap::map(&file) }
 }
 
 #[cfg(test)]

@@ -1,22 +1,17 @@
 //! Odd and broken files from public repositories, against what nibabel and SimpleITK read.
 //!
-//! The files are no part of this repository: `NNFLOW_DATA` names the folder that holds `robustness_nifti` (by default
-//! `../shared/data` beside the checkout).
+//! The files are no part of this repository: `NNFLOW_DATA` names the folder that holds `robustness_nifti`.
 
 use std::path::{Path, PathBuf};
 
 use nnflow_io::image::{Geometry, Image, ReadError, StoredKind, read_header, read_image, write_image};
 use serde_json::Value;
 
+use crate::outside;
+
 /// The folder of files and its manifest; `None`, with a message, where it is absent.
 fn files() -> Option<(PathBuf, Vec<Value>)> {
-    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let data = std::env::var_os("NNFLOW_DATA").map_or_else(|| checkout.join("../shared/data"), PathBuf::from);
-    let folder = data.join("robustness_nifti");
-    if !folder.is_dir() {
-        println!("skipped: no files at `{}`; set NNFLOW_DATA to their parent folder", folder.display());
-        return None;
-    }
+    let folder = outside("NNFLOW_DATA", "data", "robustness_nifti")?;
     let manifest = nnflow_io::json::read(&folder.join("manifest.json")).expect("manifest");
     Some((folder, manifest))
 }

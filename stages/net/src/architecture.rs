@@ -210,13 +210,15 @@ impl Description {
     }
 
     fn check_values(&self) -> Result<(), ArchitectureError> {
-        check_counts("input_channels", &[self.input_channels])?;
-        check_counts("outputs", &[self.outputs])?;
-        check_counts("features_per_stage", &self.features_per_stage)?;
-        check_counts("units_per_stage", &self.units_per_stage)?;
-        check_counts("convolutions_per_decoder_stage", &self.convolutions_per_decoder_stage)?;
-        self.check_sizes("kernel_sizes", &self.kernel_sizes, "odd numbers below 256", |_, size| {
-            size % 2 == 1 && size < 256
+        let channels = (1 << 16, "1 to 65536");
+        check_counts("input_channels", &[self.input_channels], channels)?;
+        check_counts("outputs", &[self.outputs], channels)?;
+        check_counts("features_per_stage", &self.features_per_stage, channels)?;
+        let layers = (256, "1 to 256");
+        check_counts("units_per_stage", &self.units_per_stage, layers)?;
+        check_counts("convolutions_per_decoder_stage", &self.convolutions_per_decoder_stage, layers)?;
+        self.check_sizes("kernel_sizes", &self.kernel_sizes, "odd numbers below 32", |_, size| {
+            size % 2 == 1 && size < 32
         })?;
         self.check_sizes("strides", &self.strides, "1 in the first stage, 1 to 16 in the others", |stage, size| {
             if stage == 0 { size == 1 } else { (1..=16).contains(&size) }
@@ -251,13 +253,14 @@ impl Description {
     }
 }
 
-fn check_counts(key: &'static str, counts: &[usize]) -> Result<(), ArchitectureError> {
-    // The upper end keeps products of two counts and a kernel within 64 bits.
-    match counts.iter().position(|&count| count == 0 || count > 1 << 16) {
-        Some(stage) => {
-            let found = counts[stage].to_string();
-            Err(ArchitectureError::Value { key, stage, expected: "1 to 65536", found })
-        }
+/// Checks that each count is 1 to `most`; with the bounds here the number of parameters stays within 64 bits.
+fn check_counts(
+    key: &'static str,
+    counts: &[usize],
+    (most, expected): (usize, &'static str),
+) -> Result<(), ArchitectureError> {
+    match counts.iter().position(|count| !(1..=most).contains(count)) {
+        Some(stage) => Err(ArchitectureError::Value { key, stage, expected, found: counts[stage].to_string() }),
         None => Ok(()),
     }
 }

@@ -75,6 +75,17 @@ impl Loss {
         }
     }
 
+    /// Checks that a network has as many outputs as the loss is of; else says how many.
+    pub(crate) fn check(&self, outputs: usize) -> Result<(), String> {
+        match &self.target {
+            Target::Regions { regions, .. } if regions.len() != outputs => {
+                Err(format!("{}, one a region", regions.len()))
+            }
+            Target::Labels { .. } if outputs < 2 => Err("2 or more, one a label with the background".to_owned()),
+            Target::Labels { .. } | Target::Regions { .. } => Ok(()),
+        }
+    }
+
     /// The sums of a batch.
     ///
     /// `logits`: `[sample, class, (z,) y, x]`; `labels`: 64-bit labels `[sample, 1, (z,) y, x]`.

@@ -39,6 +39,14 @@ pub struct TrainingOptions {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrainingError {
+    /// The network has other outputs than the loss.
+    #[error("the network has {found} outputs, expected {expected}")]
+    Outputs {
+        /// What the loss is of.
+        expected: String,
+        /// Outputs of the network.
+        found: usize,
+    },
     /// The batch does not fit the network.
     #[error(transparent)]
     Batch(#[from] BatchError),
@@ -77,9 +85,13 @@ impl Trainer {
     /// A training of `network` from its first step.
     ///
     /// # Errors
-    /// [`TorchError::OutOfMemory`] where the optimiser's state does not fit on the device.
-    pub fn new(network: Network, options: TrainingOptions) -> Result<Self, TorchError> {
+    /// [`TrainingError::Outputs`] where the loss is of other outputs than the network's, [`TorchError::OutOfMemory`] where
+    /// the optimiser's state does not fit on the device.
+    pub fn new(network: Network, options: TrainingOptions) -> Result<Self, TrainingError> {
         let architecture = network.architecture();
+        if let Err(expected) = options.loss.check(architecture.outputs) {
+            return Err(TrainingError::Outputs { expected, found: architecture.outputs });
+        }
         let n_supervised = architecture.n_supervised();
         let n_outputs = if architecture.deep_supervision { architecture.n_stages() - 1 } else { 1 };
         let mut weights = deep_supervision_weights(n_outputs);

@@ -8,6 +8,7 @@ pub mod case;
 pub mod documents;
 pub mod export;
 pub mod locations;
+pub mod phantom;
 pub mod planner;
 pub mod registry;
 pub(crate) mod segmentation;

@@ -169,7 +169,8 @@ impl ClassLocations {
     pub fn read(artifact: &Artifact) -> Result<Self, StageError> {
         let Index { shape, targets } = read_json(artifact, INDEX)?;
         let (stored, _) = open(artifact, VOXELS)?.read_all::<u32>().map_err(unreadable)?.into_raw_vec_and_offset();
-        let extent = shape.iter().product::<usize>();
+        let extent =
+            shape.iter().try_fold(1_usize, |voxels, &extent| voxels.checked_mul(extent)).ok_or_else(contradiction)?;
         let mut rest = stored.as_slice();
         let mut read = Vec::with_capacity(targets.len());
         for IndexEntry { name, labels, count } in targets {
@@ -212,6 +213,7 @@ impl Blocks {
 #[cfg(test)]
 mod tests {
     use ndarray::{Array3, array};
+    use nnflow_io::dataset::DatasetDescription;
 
     use super::*;
 
@@ -238,6 +240,32 @@ mod tests {
         let mut voxels = draw(labels.view(), vec![target(&[1])]).targets.remove(0).voxels;
         voxels.sort_unstable();
         assert_eq!(voxels, [0, 2, 4]);
+    }
+
+    /// Numbers drawn by `_sample_foreground_locations` of nnU-Net 2.8.1 with `min_num_samples=4` and
+    /// `min_percent_coverage=0.25`: a union takes the blocks of its labels in its own order, and draws on where the target
+    /// before it stopped.
+    #[test]
+    fn unions_of_labels_are_drawn_as_by_nnu_net() {
+        let labels = Array3::from_shape_fn((3, 4, 5), |(z, y, x)| ((z * 7 + y * 3 + x * 5) % 11 % 5) as i16 - 1);
+        let targets = vec![target(&[2, 1]), target(&[2]), target(&[4]), target(&[-1, 0, 1, 2])];
+        let settings = LocationSettings { minimum: 4, share: 0.25, ..LocationSettings::default() };
+        let drawn = ClassLocations::draw(labels.view(), targets, &settings).expect("few voxels");
+        let drawn: Vec<&[u32]> = drawn.targets.iter().map(|locations| locations.voxels.as_slice()).collect();
+        let expected: [&[u32]; 4] =
+            [&[40, 18, 16, 17, 6, 30], &[41, 6, 51, 28], &[], &[28, 43, 0, 32, 9, 35, 17, 39, 44, 41, 12, 5, 55]];
+        assert_eq!(drawn, expected);
+    }
+
+    #[test]
+    fn with_an_ignore_label_everything_else_is_a_target_too() {
+        let description: DatasetDescription = serde_json::from_value(serde_json::json!({
+            "channel_names": {"0": "MRI"}, "numTraining": 1, "file_ending": ".nii.gz",
+            "labels": {"background": 0, "a": 1, "b": 2, "ignore": 3},
+        }))
+        .expect("a description");
+        let names: Vec<String> = targets(&description.labels).into_iter().map(|target| target.name).collect();
+        assert_eq!(names, ["1", "2", "(-1, 0, 1, 2)"]);
     }
 
     /// 1 % of 1 500 000 voxels are more than 10 000.

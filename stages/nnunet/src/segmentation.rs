@@ -4,7 +4,7 @@
 //! ending, so the name within the artifact tells the format.
 
 use ndarray::{Array3, ArrayView3, Axis};
-use nnflow_io::image::{Geometry, read_labels, write_labels};
+use nnflow_io::image::{Geometry, read_header, read_labels, write_labels};
 use nnflow_io::json;
 use nnflow_stage::{Artifact, FileRef, InputValue, OutputWriter, ResourceQuery, StageError};
 use serde::Serialize;
@@ -87,7 +87,7 @@ pub(crate) fn write_document<T: Serialize>(
     writer.bytes(name, &text)
 }
 
-/// Voxels of the largest case at a port of cases, where a task's memory is estimated.
+/// Voxels of the largest case at a port of cases or label images, where a task's memory is estimated.
 pub(crate) fn largest_case(query: &ResourceQuery<'_>, port: &str) -> u64 {
     let members = query.inputs.get(port).into_iter().flatten();
     let artifacts = members.flat_map(|member| match &member.value {
@@ -95,11 +95,18 @@ pub(crate) fn largest_case(query: &ResourceQuery<'_>, port: &str) -> u64 {
         InputValue::Items(items) => items.values().collect(),
         InputValue::Document(_) => Vec::new(),
     });
-    let voxels = artifacts.filter_map(|artifact| small_record(artifact).map(|record| voxels_of(&record)));
-    voxels.max().unwrap_or_else(|| query.input_bytes.saturating_mul(VOXELS_A_BYTE))
+    artifacts.filter_map(voxels_in).max().unwrap_or_else(|| query.input_bytes.saturating_mul(VOXELS_A_BYTE))
 }
 
-/// Voxels of the image that a case came from.
-pub(crate) fn voxels_of(record: &CaseRecord) -> u64 {
-    record.geometry.shape.iter().fold(1, |voxels, extent| voxels.saturating_mul(*extent as u64))
+fn voxels_in(artifact: &Artifact) -> Option<u64> {
+    if let Some(record) = small_record(artifact) {
+        return Some(voxels_of(&record.geometry));
+    }
+    let file = artifact.files_under(STEM).next()?;
+    read_header(&file.path, &file.name).ok().map(|header| voxels_of(&header.geometry))
+}
+
+/// Voxels of an image.
+pub(crate) fn voxels_of(geometry: &Geometry) -> u64 {
+    geometry.shape.iter().fold(1, |voxels, extent| voxels.saturating_mul(*extent as u64))
 }

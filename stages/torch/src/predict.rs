@@ -77,7 +77,8 @@ pub(crate) fn predict(context: &mut Context<'_>, networks: &mut Networks) -> Res
         (AverageName::Probabilities, None) => (Average::Softmax, ScoreKind::Probabilities),
         (AverageName::Probabilities, Some(_)) => (Average::Sigmoid, ScoreKind::Probabilities),
     };
-    let prediction = infer(&held.networks, image.view(), &options(&settings, &held.record, average)).map_err(inference)?;
+    let prediction =
+        infer(&held.networks, image.view(), &options(&settings, &held.record, average)).map_err(inference)?;
     drop(image);
     let class = |class: usize| prediction.class(class).map_err(torch);
     let scores = Scores { kind, class: &class };

@@ -34,7 +34,9 @@ pub(crate) fn serve() -> ExitCode {
             Err(_) => {
                 // The state of the networks is unknown after a panic; the next task loads its own.
                 networks = Networks::default();
-                Reply::Failed { report: ErrorReport::new(ErrorKind::Internal, "the stage panicked; its log says where") }
+                Reply::Failed {
+                    report: ErrorReport::new(ErrorKind::Internal, "the stage panicked; its log says where"),
+                }
             }
         };
         reply(&answer);

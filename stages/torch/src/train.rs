@@ -33,7 +33,7 @@ pub(crate) fn train(context: &mut Context<'_>) -> Result<(), StageError> {
     let setup = Setup::new(context)?;
     fs_create(context.work())?;
     let network = Network::new(&setup.architecture, context.seed(), setup.device).map_err(torch)?;
-    let mut trainer = Trainer::new(network, setup.options.clone()).map_err(torch)?;
+    let mut trainer = Trainer::new(network, setup.options.clone()).map_err(training)?;
     let mut counters = state::resume(context, &mut trainer, setup.settings.optimizer.learning_rate)?;
     while counters.stopped.is_none() && counters.epochs() < setup.settings.epochs {
         epoch(context, &setup, &mut trainer, &mut counters)?;
@@ -54,8 +54,7 @@ fn epoch(
 ) -> Result<(), StageError> {
     let settings = &setup.settings;
     let epoch = counters.epochs();
-    let rate =
-        counters.schedule.rate(&settings.schedule, settings.optimizer.learning_rate, epoch, settings.epochs);
+    let rate = counters.schedule.rate(&settings.schedule, settings.optimizer.learning_rate, epoch, settings.epochs);
     let start = Instant::now();
     let maker = setup.batch_maker();
     let mut pass = Pass { context, setup, epoch, waited: Duration::ZERO, told: start };
@@ -69,7 +68,15 @@ fn epoch(
     counters.schedule.take(&settings.schedule, training_loss);
     let next = counters.schedule.rate(&settings.schedule, settings.optimizer.learning_rate, epoch + 1, settings.epochs);
     counters.stopped = counters.stopping.take(&settings.stop, validation_loss, next);
-    let row = Epoch { epoch: epoch + 1, learning_rate: rate, training_loss, validation_loss, dice, mean_dice, average_dice: None };
+    let row = Epoch {
+        epoch: epoch + 1,
+        learning_rate: rate,
+        training_loss,
+        validation_loss,
+        dice,
+        mean_dice,
+        average_dice: None,
+    };
     if counters.curve.add(row, timing, settings.dice_smoothing) {
         counters.best_epoch = Some(epoch + 1);
         if settings.keep == Keep::Best {
@@ -102,8 +109,11 @@ impl Pass<'_, '_> {
         if loss.is_finite() {
             return Ok(loss);
         }
-        Err(StageError::input(format!("the training loss is `{loss}` in epoch {}: the training has diverged", epoch + 1))
-            .with_hint("try a lower `optimizer.learning_rate`, and look for broken images with `nnflow check`"))
+        Err(StageError::input(format!(
+            "the training loss is `{loss}` in epoch {}: the training has diverged",
+            epoch + 1
+        ))
+        .with_hint("try a lower `optimizer.learning_rate`, and look for broken images with `nnflow check`"))
     }
 
     fn validate(&mut self, maker: &BatchMaker<'_>, trainer: &Trainer) -> Result<RunningEvaluation, StageError> {
@@ -143,11 +153,7 @@ impl Pass<'_, '_> {
 }
 
 fn borrowed(batch: &LoadedBatch) -> Batch<'_> {
-    Batch {
-        shape: batch.shape.clone(),
-        image: &batch.image,
-        labels: batch.labels.iter().map(Vec::as_slice).collect(),
-    }
+    Batch { shape: batch.shape.clone(), image: &batch.image, labels: batch.labels.iter().map(Vec::as_slice).collect() }
 }
 
 fn tell_epoch(context: &Context<'_>, setup: &Setup, counters: &Counters, timing: &Timing) {
@@ -236,8 +242,9 @@ fn take_best(from: &Path, to: &Path) -> Result<(), StageError> {
 /// An error of libtorch; lack of memory may pass.
 pub(crate) fn torch(error: TorchError) -> StageError {
     match &error {
-        TorchError::OutOfMemory { .. } => StageError::resource(error.to_string())
-            .with_hint("give the plan less memory (`stages.plan.with.gpu_memory_target`), or train smaller patches or batches"),
+        TorchError::OutOfMemory { .. } => StageError::resource(error.to_string()).with_hint(
+            "give the plan less memory (`stages.plan.with.gpu_memory_target`), or train smaller patches or batches",
+        ),
         _ => StageError::internal(error.to_string()).with_source(error),
     }
 }

@@ -1,6 +1,5 @@
 //! Reading of array files: whole arrays, or boxes of them.
 
-use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +10,7 @@ use rayon::prelude::*;
 use super::codec::unshuffle;
 use super::element::{Element, ElementKind};
 use super::format::{ArrayError, ArrayErrorKind, Entry, Header, checked_product, crc32};
+use crate::mapped;
 
 /// An open array file.
 ///
@@ -30,7 +30,7 @@ impl ArrayFile {
     /// [`ArrayError`] if the file cannot be mapped into memory or is not a sound array file.
     pub fn open(path: &Path) -> Result<Self, ArrayError> {
         let failed = |kind| ArrayError { path: path.to_path_buf(), kind };
-        let bytes = map(path).map_err(|error| failed(ArrayErrorKind::Read(error)))?;
+        let bytes = mapped::open(path).map_err(|error| failed(ArrayErrorKind::Read(error)))?;
         let (header, index) = Header::decode(&bytes).map_err(failed)?;
         Ok(Self { path: path.to_path_buf(), bytes, header, index })
     }
@@ -225,12 +225,4 @@ fn filled<T: Element>(shape: [usize; 4], fill: T) -> Result<Array4<T>, ArrayErro
     elements.try_reserve_exact(count).map_err(|_| too_large())?;
     elements.resize(count, fill);
     Array4::from_shape_vec(shape, elements).map_err(|_| too_large())
-}
-
-#[expect(unsafe_code, reason = "memory maps have no safe interface")]
-fn map(path: &Path) -> std::io::Result<Mmap> {
-    let file = File::open(path)?;
-    // SAFETY: array files are published by a rename and never written to again, so that the mapped bytes do not change
-    // while the map lives. A file that someone truncates in place all the same ends the process with SIGBUS.
-    unsafe { Mmap::map(&file) }
 }

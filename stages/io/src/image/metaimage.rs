@@ -187,3 +187,80 @@ pub(super) fn write<T: Voxel>(
     )?;
     file.write_all(&compressed)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::text_tests::{expected_geometry, read, round_trip};
+
+    /// As SimpleITK 2.5.7 writes it.
+    const HEADER: &str = "ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\n\
+        CompressedData = False\nTransformMatrix = 0.80000000000000004 0.59999999999999998 0 -0.59999999999999998 \
+        0.80000000000000004 0 0 0 -1\nOffset = 5 6 7.5\nCenterOfRotation = 0 0 0\nAnatomicalOrientation = RAS\n\
+        ElementSpacing = 2 3 4\nDimSize = 3 2 2\nElementType = MET_SHORT\nElementDataFile = LOCAL\n";
+
+    fn file(header: &str) -> Vec<u8> {
+        header.bytes().chain((0..12_i16).flat_map(i16::to_le_bytes)).collect()
+    }
+
+    #[test]
+    fn a_file_of_simpleitk_has_its_geometry() {
+        let image = read(&[("x.mha", &file(HEADER))]).expect("reads");
+        assert_eq!(image.geometry.differences(&expected_geometry()), []);
+    }
+
+    #[test]
+    fn the_files_first_axis_is_our_last() {
+        let image = read(&[("x.mha", &file(HEADER))]).expect("reads");
+        assert_eq!((image.voxels.dim(), image.voxels[[0, 1, 0, 2]]), ((1, 2, 2, 3), 8.0));
+    }
+
+    #[test]
+    fn compressed_voxels_are_read() {
+        let header = HEADER.replace("CompressedData = False", "CompressedData = True\nCompressedDataSize = 29");
+        // 0 to 11, compressed by SimpleITK.
+        let voxels = b"x^\x05\xc1\x07\x01\x000\x08\x00 t\xee\xf7\xef+\x10\xd2P\xa6e;\xae\xe7k\x02T\x00C";
+        let image = read(&[("x.mha", &[header.as_bytes(), voxels].concat())]).expect("reads");
+        assert_eq!(image.voxels[[0, 1, 1, 2]], 11.0);
+    }
+
+    #[test]
+    fn components_side_by_side_become_channels() {
+        let header = HEADER.replace("3 2 2", "3 2 1\nElementNumberOfChannels = 2");
+        let image = read(&[("x.mha", &file(&header))]).expect("reads");
+        assert_eq!((image.voxels.dim(), image.voxels[[1, 0, 0, 2]]), ((2, 1, 2, 3), 5.0));
+    }
+
+    #[test]
+    fn voxels_may_lie_in_a_second_file() {
+        let header = HEADER.replace("LOCAL", "x.raw");
+        let body: Vec<u8> = (0..12_i16).flat_map(i16::to_le_bytes).collect();
+        let image = read(&[("x.mhd", header.as_bytes()), ("x.raw", &body)]).expect("reads");
+        assert_eq!(image.voxels[[0, 1, 1, 2]], 11.0);
+    }
+
+    #[test]
+    fn a_second_file_in_another_folder_is_refused() {
+        for name in ["../x.raw", "/etc/passwd", "a/x.raw", ".."] {
+            let header = HEADER.replace("LOCAL", name);
+            let error = read(&[("x.mhd", header.as_bytes())]).expect_err(name);
+            assert!(error.to_string().contains("in the header's own folder"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_file_cut_short_is_an_error() {
+        let bytes = file(HEADER);
+        let error = read(&[("x.mha", &bytes[..bytes.len() - 1])]).expect_err("one byte less");
+        assert!(error.to_string().ends_with("expected 24 bytes of voxels, found 23"), "{error}");
+    }
+
+    #[test]
+    fn what_is_written_comes_back() {
+        round_trip(".mha");
+    }
+
+    #[test]
+    fn mutated_files_never_panic() {
+        super::super::text_tests::mutate("x.mha", &file(HEADER));
+    }
+}

@@ -199,3 +199,5 @@ fn encode<'a, T: voxels::Voxel>(
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod text_tests;

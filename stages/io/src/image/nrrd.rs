@@ -67,10 +67,14 @@ pub(super) fn parse(source: &mut Source) -> Result<Described, ReadErrorKind> {
         .get("line skip")
         .or_else(|| fields.get("lineskip"))
         .map_or(Ok(0), |text| text.parse().map_err(|_| wrong("line skip", "a number", text)))?;
+    let encoding = encoding(fields.required("encoding")?)?;
+    if skipped < 0 && encoding != Encoding::Raw {
+        return Err(wrong("byte skip", "0 or more for compressed voxels", &skipped.to_string()));
+    }
     Ok(Described {
         layout,
         geometry,
-        encoding: encoding(fields.required("encoding")?)?,
+        encoding,
         data_file: data_file.map(str::to_owned),
         skipped_lines: lines.min(MOST_LINES),
         skipped_bytes: u64::try_from(skipped).ok(),
@@ -254,4 +258,113 @@ pub(super) fn write<T: Voxel>(
     let mut encoder = GzEncoder::new(file, Compression::default());
     voxels::write(&mut encoder, voxels.permuted_axes([1, 2, 3, 0]), kind, false)?;
     encoder.finish().map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::text_tests::{expected_geometry, mutate, read, round_trip};
+
+    /// As SimpleITK 2.5.7 writes it.
+    const HEADER: &str = "NRRD0004\n# Complete NRRD file format specification at:\n\
+        # http://teem.sourceforge.net/nrrd/format.html\ntype: short\ndimension: 3\nspace: left-posterior-superior\n\
+        sizes: 3 2 2\nspace directions: (1.6000000000000001,1.2,0) (-1.7999999999999998,2.4000000000000004,0) (0,0,-4)\n\
+        kinds: domain domain domain\nendian: little\nencoding: raw\nspace origin: (5,6,7.5)\n\n";
+
+    fn file(header: &str) -> Vec<u8> {
+        header.bytes().chain((0..12_i16).flat_map(i16::to_le_bytes)).collect()
+    }
+
+    #[test]
+    fn a_file_of_simpleitk_has_its_geometry() {
+        let image = read(&[("x.nrrd", &file(HEADER))]).expect("reads");
+        assert_eq!(image.geometry.differences(&expected_geometry()), []);
+    }
+
+    #[test]
+    fn a_space_to_the_right_and_front_is_turned() {
+        let header = HEADER
+            .replace("left-posterior-superior", "right-anterior-superior")
+            .replace("(1.6000000000000001,1.2,0)", "(-1.6,-1.2,0)")
+            .replace("(-1.7999999999999998,2.4000000000000004,0)", "(1.8,-2.4,0)")
+            .replace("(5,6,7.5)", "(-5,-6,7.5)");
+        let image = read(&[("x.nrrd", &file(&header))]).expect("reads");
+        assert_eq!(image.geometry.differences(&expected_geometry()), []);
+    }
+
+    #[test]
+    fn compressed_voxels_are_read() {
+        let header = HEADER.replace("encoding: raw", "encoding: gzip");
+        // 0 to 11, compressed by SimpleITK.
+        let voxels = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\x05\xc1\x07\x01\x000\x08\x00 t\xee\xf7\xef+\x10\xd2P\
+            \xa6e;\xae\xe7k\xaf\xeaq\xb1\x18\x00\x00\x00";
+        let image = read(&[("x.nrrd", &[header.as_bytes(), voxels].concat())]).expect("reads");
+        assert_eq!(image.voxels[[0, 1, 1, 2]], 11.0);
+    }
+
+    #[test]
+    fn a_vector_axis_in_front_becomes_channels() {
+        let header = HEADER
+            .replace("dimension: 3", "dimension: 4")
+            .replace("3 2 2", "2 3 2 1")
+            .replace("directions: ", "directions: none ")
+            .replace("kinds: ", "kinds: vector ");
+        let image = read(&[("x.nrrd", &file(&header))]).expect("reads");
+        assert_eq!((image.voxels.dim(), image.voxels[[1, 0, 0, 2]]), ((2, 1, 2, 3), 5.0));
+    }
+
+    #[test]
+    fn a_list_axis_at_the_end_becomes_channels() {
+        let header = HEADER
+            .replace("dimension: 3", "dimension: 4")
+            .replace("3 2 2", "3 2 1 2")
+            .replace("(0,0,-4)", "(0,0,-4) none")
+            .replace("domain\nendian", "domain list\nendian");
+        let image = read(&[("x.nrrd", &file(&header))]).expect("reads");
+        assert_eq!((image.voxels.dim(), image.voxels[[1, 0, 0, 2]]), ((2, 1, 2, 3), 8.0));
+    }
+
+    #[test]
+    fn voxels_may_lie_at_the_end_of_a_second_file() {
+        let header = HEADER.replace("encoding: raw", "encoding: raw\nbyte skip: -1\ndata file: x.bin");
+        let body: Vec<u8> = [7; 5].into_iter().chain((0..12_i16).flat_map(i16::to_le_bytes)).collect();
+        let image = read(&[("x.nhdr", header.as_bytes()), ("x.bin", &body)]).expect("reads");
+        assert_eq!(image.voxels[[0, 1, 1, 2]], 11.0);
+    }
+
+    #[test]
+    fn a_compressed_second_file_is_decompressed_once() {
+        use flate2::{Compression, write::GzEncoder};
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        // Skipped bytes count after decompression.
+        let body: Vec<u8> = [7; 5].into_iter().chain((0..12_i16).flat_map(i16::to_le_bytes)).collect();
+        std::io::Write::write_all(&mut encoder, &body).expect("into memory");
+        let body = encoder.finish().expect("into memory");
+        let header = HEADER.replace("encoding: raw", "encoding: gzip\nbyte skip: 5\ndata file: x.raw.gz");
+        let image = read(&[("x.nhdr", header.as_bytes()), ("x.raw.gz", &body)]).expect("reads");
+        assert_eq!(image.voxels[[0, 1, 1, 2]], 11.0);
+    }
+
+    #[test]
+    fn a_second_file_in_another_folder_is_refused() {
+        let header = HEADER.replace("encoding: raw", "encoding: raw\ndata file: ../x.bin");
+        let error = read(&[("x.nhdr", header.as_bytes())]).expect_err("outside");
+        assert!(error.to_string().contains("in the header's own folder"), "{error}");
+    }
+
+    #[test]
+    fn an_unknown_encoding_is_named() {
+        let header = HEADER.replace("encoding: raw", "encoding: bzip2");
+        let error = read(&[("x.nrrd", &file(&header))]).expect_err("no bzip2");
+        assert!(error.to_string().contains("NRRD encoding `bzip2` is not supported"), "{error}");
+    }
+
+    #[test]
+    fn what_is_written_comes_back() {
+        round_trip(".nrrd");
+    }
+
+    #[test]
+    fn mutated_files_never_panic() {
+        mutate("x.nrrd", &file(HEADER));
+    }
 }

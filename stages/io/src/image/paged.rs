@@ -196,6 +196,57 @@ pub(super) fn encode<T: Voxel>(voxels: ArrayView4<'_, T>, kind: StoredKind) -> R
         };
         written.map_err(|error| error.to_string())?;
     }
-    drop(encoder);
     Ok(file.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::{read_header, read_image, write_image};
+    use ndarray::Array4;
+
+    fn round_trip(shape: (usize, usize, usize, usize), kind: StoredKind) -> Image {
+        let voxels = Array4::from_shape_fn(shape, |(c, z, y, x)| (90 * c + 40 * z + 5 * y + x) as f32);
+        let spacing = Spacing::new([1.0; 3]).expect("positive");
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let path = folder.path().join("object");
+        write_image(&path, voxels.view(), &Geometry::new([shape.1, shape.2, shape.3], spacing), kind, ".tif")
+            .expect("writes");
+        let image = read_image(&path, "x.tif").expect("reads");
+        assert_eq!(image.voxels, voxels);
+        assert_eq!(read_header(&path, "x.tif").expect("reads").geometry, image.geometry);
+        image
+    }
+
+    #[test]
+    fn a_volume_comes_back_as_pages() {
+        assert_eq!(round_trip((1, 3, 4, 5), StoredKind::U16).geometry.spacing.values(), [1.0, 1.0, 1.0]);
+    }
+
+    #[test]
+    fn one_page_is_a_flat_image() {
+        assert_eq!(round_trip((1, 1, 4, 5), StoredKind::U8).geometry.spacing.values(), [999.0, 1.0, 1.0]);
+    }
+
+    #[test]
+    fn colours_are_channels() {
+        assert_eq!(round_trip((3, 1, 2, 2), StoredKind::U8).voxels.dim().0, 3);
+    }
+
+    #[test]
+    fn mutated_files_never_panic() {
+        let sound = encode(Array4::<f32>::zeros((1, 2, 3, 4)).view(), StoredKind::U16).expect("encodes");
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let path = folder.path().join("mutated");
+        arbtest::arbtest(|source| {
+            let mut bytes = sound.clone();
+            for _ in 0..source.int_in_range(1..=4)? {
+                let place = source.choose_index(bytes.len())?;
+                bytes[place] = source.arbitrary()?;
+            }
+            std::fs::write(&path, bytes).expect("writes");
+            drop(read_image(&path, "x.tif"));
+            Ok(())
+        });
+    }
 }

@@ -32,11 +32,15 @@ pub(super) enum Encoding {
 }
 
 impl Source {
+    /// Opens a file whose header says how it is compressed.
+    pub(super) fn open_as_stored(path: &Path) -> io::Result<Self> {
+        let (reader, remaining) = open(path)?;
+        Ok(Self { content: Box::new(reader), remaining })
+    }
+
     /// Opens a file, compressed by gzip or not.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
-        let length = file.metadata()?.len();
-        let mut reader = BufReader::with_capacity(BUFFER_BYTES, file);
+        let (mut reader, length) = open(path)?;
         let compressed = reader.fill_buf()?.starts_with(&[GZIP, 0x8b]);
         Ok(if compressed {
             let content = Box::new(Members { current: Some(GzDecoder::new(reader)) });
@@ -101,6 +105,13 @@ impl Read for Source {
         self.remaining = self.remaining.saturating_sub(count as u64);
         Ok(count)
     }
+}
+
+/// A file and its length.
+fn open(path: &Path) -> io::Result<(BufReader<File>, u64)> {
+    let file = File::open(path)?;
+    let length = file.metadata()?.len();
+    Ok((BufReader::with_capacity(BUFFER_BYTES, file), length))
 }
 
 /// The members of a gzip file, one after the other; what follows the last one (padding, mostly) is not read.

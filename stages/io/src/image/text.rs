@@ -19,7 +19,7 @@ pub(super) struct Described {
     pub(super) data_file: Option<String>,
     /// Lines before the voxels, in their file.
     pub(super) skipped_lines: usize,
-    /// Bytes before the voxels, after those lines; `None` if the voxels are the file's last bytes.
+    /// Decompressed bytes before the voxels, after those lines; `None` if the voxels are the file's last bytes.
     pub(super) skipped_bytes: Option<u64>,
 }
 
@@ -30,16 +30,15 @@ pub(super) fn read_image(path: &Path, parse: Parse) -> Result<Image, ReadErrorKi
     let mut source = Source::open(path)?;
     let described = parse(&mut source)?;
     let mut source = match &described.data_file {
-        Some(name) => Source::open(&beside(path, name)?)?,
+        Some(name) => Source::open_as_stored(&beside(path, name)?)?,
         None => source,
     };
     for _ in 0..described.skipped_lines {
         source.line()?;
     }
-    let skipped =
-        described.skipped_bytes.unwrap_or_else(|| source.remaining().saturating_sub(described.layout.bytes()));
-    source.skip(skipped)?;
     let mut voxels = source.decoded(described.encoding);
+    let at_end = voxels.remaining().saturating_sub(described.layout.bytes());
+    voxels.skip(described.skipped_bytes.unwrap_or(at_end))?;
     let image = described.layout.read(&mut voxels)?;
     let ImageHeader { geometry, kind, scaled, .. } = summary(described);
     Ok(Image { voxels: image, geometry, kind, scaled })

@@ -68,23 +68,21 @@ pub enum AugmentError {
         /// Second number.
         high: f64,
     },
-    /// A range that starts too low.
-    #[error("augmentation setting `{field}` starts at `{found}`: expected at least `{least}`")]
-    Below {
+    /// A range that leaves the numbers that make sense.
+    #[error(
+        "augmentation setting `{field}` goes from `{low}` to `{high}`: expected to stay within `{least}` to `{most}`"
+    )]
+    Bounds {
         /// Name of the setting.
         field: &'static str,
         /// Where the range starts.
-        found: f64,
+        low: f64,
+        /// Where the range ends.
+        high: f64,
         /// Where it may start.
         least: f64,
-    },
-    /// A share that ends above 1.
-    #[error("augmentation setting `{field}` ends at `{found}`: expected at most 1")]
-    Above {
-        /// Name of the setting.
-        field: &'static str,
-        /// Where the range ends.
-        found: f64,
+        /// Where it may end.
+        most: f64,
     },
     /// An axis that images do not have.
     #[error("mirrored axis `{found}` does not exist: expected 0 (z), 1 (y) or 2 (x)")]

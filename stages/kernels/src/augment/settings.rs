@@ -343,13 +343,11 @@ impl AugmentationSettings {
                 return Err(AugmentError::Probability { field, found });
             }
         }
-        for (field, range, least) in self.bounded_ranges() {
-            if range.low() < least {
-                return Err(AugmentError::Below { field, found: range.low(), least });
+        for (field, range, least, most) in self.bounded_ranges() {
+            let Range { low, high } = range;
+            if low < least || high > most {
+                return Err(AugmentError::Bounds { field, low, high, least, most });
             }
-        }
-        if self.low_resolution.range.high() > 1.0 {
-            return Err(AugmentError::Above { field: "low_resolution.range", found: self.low_resolution.range.high() });
         }
         match self.mirror.axes.iter().find(|axis| **axis > 2) {
             Some(&found) => Err(AugmentError::Axis { found }),
@@ -385,18 +383,24 @@ impl AugmentationSettings {
         all
     }
 
-    /// The ranges that may not go below some number.
-    fn bounded_ranges(&self) -> Vec<(&'static str, Range, f64)> {
+    /// The ranges with their smallest and largest sensible numbers; the latter keep a slip from filling the memory with a
+    /// kernel or a ball.
+    fn bounded_ranges(&self) -> Vec<(&'static str, Range, f64, f64)> {
+        let positive = f64::MIN_POSITIVE;
         let mut all = vec![
-            ("scaling.factor", self.scaling.factor, f64::MIN_POSITIVE),
-            ("elastic.sigma", self.elastic.sigma, 0.0),
-            ("noise.deviation", self.noise.deviation, 0.0),
-            ("blur.range", self.blur.range, 0.0),
-            ("low_resolution.range", self.low_resolution.range, f64::MIN_POSITIVE),
-            ("inverted_gamma.range", self.inverted_gamma.range, f64::MIN_POSITIVE),
-            ("gamma.range", self.gamma.range, f64::MIN_POSITIVE),
+            ("rotation.degrees", self.rotation.degrees, -360.0, 360.0),
+            ("scaling.factor", self.scaling.factor, positive, 100.0),
+            ("elastic.magnitude", self.elastic.magnitude, 0.0, 1e6),
+            ("elastic.sigma", self.elastic.sigma, 0.0, 1e3),
+            ("noise.deviation", self.noise.deviation, 0.0, f64::MAX),
+            ("blur.range", self.blur.range, 0.0, 100.0),
+            ("brightness.range", self.brightness.range, 0.0, f64::MAX),
+            ("contrast.range", self.contrast.range, 0.0, f64::MAX),
+            ("low_resolution.range", self.low_resolution.range, positive, 1.0),
+            ("inverted_gamma.range", self.inverted_gamma.range, positive, 100.0),
+            ("gamma.range", self.gamma.range, positive, 100.0),
         ];
-        all.extend(self.cascade.iter().map(|cascade| ("cascade.radius", cascade.radius, 0.0)));
+        all.extend(self.cascade.iter().map(|cascade| ("cascade.radius", cascade.radius, 0.0, 100.0)));
         all
     }
 }

@@ -47,20 +47,20 @@ pub(super) const ORGANS: [Organ; 8] = [
         material: Material { mr: [0.50, 0.34, 0.48, 0.56], ct: [112.0, 58.0, 75.0, 104.0] },
     },
     Organ {
-        centre: [0.22, 0.14, 0.47],
-        semi_axes: [0.30, 0.24, 0.19],
+        centre: [0.20, 0.10, 0.42],
+        semi_axes: [0.36, 0.28, 0.23],
         boxiness: 0.1,
         material: Material { mr: [0.95, 0.50, 0.60, 0.62], ct: [132.0, 48.0, 125.0, 118.0] },
     },
     Organ {
-        centre: [-0.40, 0.26, -0.34],
-        semi_axes: [0.28, 0.17, 0.17],
+        centre: [-0.42, 0.18, -0.32],
+        semi_axes: [0.32, 0.23, 0.22],
         boxiness: 0.0,
         material: Material { mr: [0.27, 0.62, 0.68, 0.66], ct: [190.0, 32.0, 150.0, 178.0] },
     },
     Organ {
         centre: [-0.45, -0.20, 0.18],
-        semi_axes: [0.24, 0.22, 0.25],
+        semi_axes: [0.28, 0.24, 0.26],
         boxiness: 0.4,
         material: Material { mr: [0.16, 0.92, 0.16, 0.78], ct: [14.0, 8.0, 8.0, 40.0] },
     },
@@ -100,8 +100,9 @@ const LARGEST_TURN: f64 = 0.25;
 /// A layer of fat lies around an organ, this many times as large as the organ.
 const CAPSULE: f32 = 1.13;
 
-/// The coverage of these is drawn in one go, in this order: what is drawn later lies in front.
+/// The parts of one body, and how it is bent.
 pub(super) struct Body {
+    /// In the order in which they are drawn: what comes later lies in front.
     pub(super) structures: Vec<Structure>,
     /// The noise that deforms surfaces and shifts places.
     pub(super) noise: SmoothNoise,
@@ -170,13 +171,12 @@ impl Artist<'_> {
             let size = self.random.range(0.06, 0.12) as f32;
             let material = &ORGANS[self.random.below(ORGANS.len())].material;
             let shape = self.shape(centre, [size * 1.4, size, size], 0.0);
-            self.add(Shape { roughness: 0.2, ..shape }, material, 0);
+            self.add(Shape { roughness: 0.3, ..shape }, material, 0);
             if self.random.chance(0.3) {
-                let offset = shape.offset;
+                // Air rises to the front of a body that lies on its back.
                 let air = Shape {
                     centre: [centre[0], centre[1] - 0.3 * size, centre[2]],
                     semi_axes: [size * 0.7, size * 0.4, size * 0.5],
-                    offset,
                     ..shape
                 };
                 self.add(air, &AIR, 0);
@@ -187,15 +187,10 @@ impl Artist<'_> {
     fn draw_organ(&mut self, organ: &Organ, label: u8) {
         let centre = organ.centre.map(|coordinate| coordinate + self.jitter());
         let shape = self.shape(centre, organ.semi_axes, organ.boxiness);
-        self.random_turn(|artist, turn| {
-            artist.add_turned(
-                Shape { semi_axes: shape.semi_axes.map(|axis| axis * CAPSULE), ..shape },
-                &MESENTERY,
-                0,
-                turn,
-            );
-            artist.add_turned(shape, &organ.material, label, turn);
-        });
+        let turn = std::array::from_fn(|_| self.random.range(-LARGEST_TURN, LARGEST_TURN));
+        let capsule = Shape { semi_axes: shape.semi_axes.map(|axis| axis * CAPSULE), ..shape };
+        self.add_turned(capsule, &MESENTERY, 0, turn);
+        self.add_turned(shape, &organ.material, label, turn);
     }
 
     /// A shape with axes that vary about those given.
@@ -211,11 +206,6 @@ impl Artist<'_> {
 
     fn place_in_noise(&mut self) -> [f32; 3] {
         std::array::from_fn(|_| self.random.range(0.0, 16.0) as f32)
-    }
-
-    fn random_turn(&mut self, draw: impl FnOnce(&mut Self, [f64; 3])) {
-        let turn = std::array::from_fn(|_| self.random.range(-LARGEST_TURN, LARGEST_TURN));
-        draw(self, turn);
     }
 
     fn add(&mut self, shape: Shape, material: &Material, label: u8) {

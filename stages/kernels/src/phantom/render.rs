@@ -6,6 +6,7 @@ use super::{
     Modality,
     anatomy::{Body, CONTRASTS},
     noise::{SmoothNoise, mix},
+    structure::Structure,
 };
 use crate::random::CounterRandom;
 
@@ -36,28 +37,54 @@ pub(super) fn render(
     let texture = SmoothNoise::draw(&mut random.fork(3));
     // Along an axis of one voxel nothing changes, so that the voxel has no extent in it.
     let voxel = shape.map(|extent| if extent == 1 { 0.0 } else { 2.0 / extent as f32 });
-    for ((z, y, x), label) in labels.indexed_iter_mut() {
-        let index = [z, y, x];
-        let place = std::array::from_fn(|axis| (index[axis] as f32 + 0.5) * 2.0 / shape[axis] as f32 - 1.0);
-        let mut values = [surroundings; CONTRASTS];
-        *label = body.paint(place, voxel, &texture, &mut values);
-        for (channel, value) in values.into_iter().enumerate().take(channels) {
-            image[[channel, z, y, x]] = value;
+    let place = |axis: usize, index: usize| (index as f32 + 0.5) * 2.0 / shape[axis] as f32 - 1.0;
+    for z in 0..depth {
+        for y in 0..height {
+            let row = [place(0, z), place(1, y)];
+            let nearby = body.near_row(row, voxel);
+            for x in 0..width {
+                let mut values = [surroundings; CONTRASTS];
+                labels[[z, y, x]] = body.paint([row[0], row[1], place(2, x)], voxel, &nearby, &texture, &mut values);
+                for (channel, value) in values.into_iter().enumerate().take(channels) {
+                    image[[channel, z, y, x]] = value;
+                }
+            }
         }
     }
     (image, labels)
 }
 
 impl Body {
-    /// Mixes the tissues of a voxel into `values`, and returns its label.
-    fn paint(&self, place: [f32; 3], voxel: [f32; 3], texture: &SmoothNoise, values: &mut [f32; CONTRASTS]) -> u8 {
+    /// The structures that a row of voxels along x may meet, in the order in which they are drawn.
+    fn near_row(&self, row: [f32; 2], voxel: [f32; 3]) -> Vec<&Structure> {
+        let near = |structure: &&Structure| {
+            (0..2).all(|axis| {
+                (row[axis] - structure.centre[axis]).abs() <= structure.reach[axis] + voxel[axis] + self.warp
+            })
+        };
+        // Without the body's outline there is nothing, even where the box around an organ sticks out of it.
+        match self.structures.first() {
+            Some(outline) if near(&outline) => self.structures.iter().filter(near).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Mixes the tissues of a voxel into `values`, and returns its label; `nearby` starts with the body's outline.
+    fn paint(
+        &self,
+        place: [f32; 3],
+        voxel: [f32; 3],
+        nearby: &[&Structure],
+        texture: &SmoothNoise,
+        values: &mut [f32; CONTRASTS],
+    ) -> u8 {
+        let Some((outline, parts)) = nearby.split_first() else { return 0 };
         let warped = self.warped(place);
-        let Some((outline, parts)) = self.structures.split_first() else { return 0 };
-        let grain = self.grain(warped, texture);
         let inside = outline.coverage(warped, voxel, &self.noise);
         if inside == 0.0 {
             return 0;
         }
+        let grain = self.grain(warped, texture);
         let mut body = outline.tissue.intensity.map(|value| value + outline.tissue.texture * grain);
         let mut label = 0;
         for part in parts {

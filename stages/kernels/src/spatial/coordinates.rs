@@ -114,39 +114,65 @@ pub(super) fn sample_rows<T: Copy>(
         return result;
     }
     let layout = source.as_standard_layout();
-    let values = layout.as_slice().expect("invariant: standard layout is one slice");
-    let targets = result.as_slice_mut().expect("invariant: a new array is one slice");
-    let (plane, rows) = (patch[1] * patch[2], patch[2]);
-    if map.in_plane {
-        // The slice of the source that slice 0 of the patch comes from, by the rule of the centre crop.
-        let offset = (depth / 2) as isize - (patch[0] / 2) as isize;
-        let slices: Vec<(usize, usize)> = (0..channels * patch[0])
-            .filter_map(|target| {
-                let slice =
-                    usize::try_from((target % patch[0]) as isize + offset).ok().filter(|slice| *slice < depth)?;
-                Some((target, target / patch[0] * depth + slice))
-            })
-            .collect();
-        let mut positions = Positions::new(map, [1, patch[1], patch[2]], [1, height, width]);
-        for y in 0..patch[1] {
-            let row = positions.of_row(0, y);
-            for &(target, slice) in &slices {
-                let voxels = &values[slice * height * width..(slice + 1) * height * width];
-                let start = target * plane + y * rows;
-                sample(voxels, [1, height, width], row, &mut targets[start..start + rows]);
-            }
-        }
+    let voxels = layout.as_slice().expect("invariant: standard layout is one slice");
+    let values = result.as_slice_mut().expect("invariant: a new array is one slice");
+    let [patch_depth, source_depth] = if map.in_plane { [1, 1] } else { [patch[0], depth] };
+    let (patch_part, source_part) = (patch_depth * patch[1] * patch[2], source_depth * height * width);
+    let parts = if map.in_plane {
+        paired_slices(channels, patch[0], depth)
     } else {
-        let size = depth * height * width;
-        let mut positions = Positions::new(map, patch, [depth, height, width]);
-        for line in 0..patch[0] * patch[1] {
-            let row = positions.of_row(line / patch[1], line % patch[1]);
-            for channel in 0..channels {
-                let start = (channel * patch[0] * patch[1] + line) * rows;
-                let voxels = &values[channel * size..(channel + 1) * size];
-                sample(voxels, [depth, height, width], row, &mut targets[start..start + rows]);
-            }
+        (0..channels).map(|channel| (channel, channel)).collect()
+    };
+    let source_shape = [source_depth, height, width];
+    let mut positions = Positions::new(map, [patch_depth, patch[1], patch[2]], source_shape);
+    for line in 0..patch_depth * patch[1] {
+        let row = positions.of_row(line / patch[1], line % patch[1]);
+        for &(target, origin) in &parts {
+            let start = target * patch_part + line * patch[2];
+            let part = &voxels[origin * source_part..(origin + 1) * source_part];
+            sample(part, source_shape, row, &mut values[start..start + patch[2]]);
         }
     }
     result
+}
+
+/// For each slice of the patch, over all channels, the slice of the source that it comes from by the rule of the centre
+/// crop; slices that come from beyond the source are left out.
+fn paired_slices(channels: usize, patch_depth: usize, source_depth: usize) -> Vec<(usize, usize)> {
+    let offset = (source_depth / 2) as isize - (patch_depth / 2) as isize;
+    let from = |slice: usize| usize::try_from(slice as isize + offset).ok().filter(|slice| *slice < source_depth);
+    (0..channels * patch_depth)
+        .filter_map(|target| {
+            let slice = from(target % patch_depth)?;
+            Some((target, target / patch_depth * source_depth + slice))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spatial::{Affine, Displacement};
+
+    #[test]
+    fn a_displacement_of_zero_changes_no_position() {
+        let affine = Affine::rotation_scaling([0.4, -0.3, 0.2], [1.3; 3]);
+        let (patch, source) = ([5, 6, 40], [4, 7, 9]);
+        let plain = SpatialMap { affine, displacement: None, in_plane: false };
+        let field = Array4::zeros((3, patch[0], patch[1], patch[2]));
+        let displaced = SpatialMap { displacement: Displacement::of_voxels(&field), ..plain.clone() };
+        let (mut first, mut second) =
+            (Positions::new(&plain, patch, source), Positions::new(&displaced, patch, source));
+        for line in 0..patch[0] * patch[1] {
+            let (first, second) =
+                (first.of_row(line / patch[1], line % patch[1]), second.of_row(line / patch[1], line % patch[1]));
+            for axis in 0..3 {
+                for index in 0..patch[2] {
+                    let position = |row: &Row| f64::from(row.whole[axis][index]) + f64::from(row.fraction[axis][index]);
+                    assert!((position(first) - position(second)).abs() < 1e-5);
+                    assert!((0.0..=1.0).contains(&second.fraction[axis][index]));
+                }
+            }
+        }
+    }
 }

@@ -83,9 +83,13 @@ impl Displacement {
             .and(line(z1, y1))
             .map_collect(|a, b, c, d| mix(mix(*a, *b, fraction_y), mix(*c, *d, fraction_y), fraction_z))
             .to_vec();
-        for (x, value) in row.iter_mut().enumerate() {
-            let (x0, x1, fraction) = self.between(x, blended.len());
-            *value = mix(blended[x0], blended[x1], fraction);
+        for (node, values) in row.chunks_mut(self.step).enumerate() {
+            let from = blended[node.min(blended.len() - 1)];
+            let to = blended[(node + 1).min(blended.len() - 1)];
+            let slope = (to - from) / self.step as f32;
+            for (index, value) in values.iter_mut().enumerate() {
+                *value = from + slope * index as f32;
+            }
         }
     }
 
@@ -93,7 +97,7 @@ impl Displacement {
     fn between(&self, voxel: usize, length: usize) -> (usize, usize, f32) {
         let last = length - 1;
         let node = (voxel / self.step).min(last);
-        ((node), (node + 1).min(last), (voxel % self.step) as f32 / self.step as f32)
+        (node, (node + 1).min(last), (voxel % self.step) as f32 / self.step as f32)
     }
 }
 

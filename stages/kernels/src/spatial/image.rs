@@ -71,9 +71,9 @@ fn linear_volume_row(voxels: &[f32], shape: [usize; 3], row: &Row, values: &mut 
         } else {
             let slice = |z: i32| {
                 let at = |y: i32| line_at_border(voxels, shape, [z, y], x, fx);
-                mix(at(y), at(y + 1), fy)
+                mix(at(y), at(y.saturating_add(1)), fy)
             };
-            mix(slice(z), slice(z + 1), fz)
+            mix(slice(z), slice(z.saturating_add(1)), fz)
         };
     }
 }
@@ -90,7 +90,7 @@ fn linear_slice_row(voxels: &[f32], shape: [usize; 3], row: &Row, values: &mut [
             mix(along_x(voxels, start, fx), along_x(voxels, start + line, fx), fy)
         } else {
             let at = |y: i32| line_at_border(voxels, shape, [0, y], x, fx);
-            mix(at(y), at(y + 1), fy)
+            mix(at(y), at(y.saturating_add(1)), fy)
         };
     }
 }

@@ -48,7 +48,8 @@ fn volume_row(voxels: &[i16], shape: [usize; 3], row: &Row, values: &mut [i16], 
             [a[0], a[1], b[0], b[1], c[0], c[1], d[0], d[1]]
         } else {
             std::array::from_fn(|corner| {
-                let position = [z + (corner as i32 >> 2), y + (corner as i32 >> 1 & 1), x + (corner as i32 & 1)];
+                let bit = |axis: usize| (corner >> (2 - axis) & 1) as i32;
+                let position = [z.saturating_add(bit(0)), y.saturating_add(bit(1)), x.saturating_add(bit(2))];
                 label_at(voxels, shape, position, outside)
             })
         };
@@ -69,7 +70,7 @@ fn volume_row(voxels: &[i16], shape: [usize; 3], row: &Row, values: &mut [i16], 
 fn slice_row(voxels: &[i16], shape: [usize; 3], row: &Row, values: &mut [i16], outside: i16) {
     for (index, (value, (&y, &x))) in values.iter_mut().zip(row.whole[1].iter().zip(&row.whole[2])).enumerate() {
         let around: [i16; 4] = std::array::from_fn(|corner| {
-            let position = [0, y + (corner as i32 >> 1), x + (corner as i32 & 1)];
+            let position = [0, y.saturating_add(corner as i32 >> 1), x.saturating_add(corner as i32 & 1)];
             label_at(voxels, shape, position, outside)
         });
         *value = if uniform(&around) {

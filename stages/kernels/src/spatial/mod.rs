@@ -126,40 +126,4 @@ pub fn centre_crop<T: Copy>(source: ArrayView4<'_, T>, patch: [usize; 3], fill: 
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_quarter_turn_about_axis_0_sends_axis_2_to_minus_axis_1() {
-        let rows = Affine::rotation_scaling([std::f64::consts::FRAC_PI_2, 0.0, 0.0], [1.0; 3]).rows();
-        let expected = [[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]];
-        for (row, expected) in rows.iter().flatten().zip(expected.iter().flatten()) {
-            assert!((row - expected).abs() < 1e-15);
-        }
-    }
-
-    #[test]
-    fn a_crop_of_odd_from_even_starts_at_half_less_half() {
-        let source = Array4::from_shape_fn((1, 6, 1, 7), |(_, z, _, x)| (10 * z + x) as i16);
-        let crop = centre_crop(source.view(), [3, 1, 4], -1);
-        assert_eq!(crop[[0, 0, 0, 0]], 21);
-        assert_eq!(crop[[0, 2, 0, 3]], 44);
-    }
-
-    #[test]
-    fn a_crop_larger_than_the_source_is_filled() {
-        let source = Array4::from_elem((2, 1, 2, 3), 7_i16);
-        let crop = centre_crop(source.view(), [1, 4, 3], -1);
-        assert_eq!(crop.iter().filter(|value| **value == 7).count(), 12);
-        assert_eq!(crop[[1, 0, 0, 1]], -1);
-        assert_eq!(crop[[1, 0, 1, 1]], 7);
-    }
-
-    #[test]
-    fn a_rotation_reaches_as_far_as_the_corners() {
-        let affine = Affine::rotation_scaling([std::f64::consts::FRAC_PI_4, 0.0, 0.0], [1.0; 3]);
-        let reach = SpatialMap { affine, displacement: None, in_plane: true }.reach([4, 101, 101]);
-        // The corner of a square of half edge 50 is 70.7 voxels away.
-        assert_eq!(reach, [4, 2 * 71 + 5, 2 * 71 + 5]);
-    }
-}
+mod tests;

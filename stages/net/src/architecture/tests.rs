@@ -89,7 +89,7 @@ fn an_even_kernel_is_refused() {
     let mut description = plain();
     description.kernel_sizes[2] = vec![3, 2, 3];
     let error = error_of(description);
-    assert_eq!(error, "`kernel_sizes` of the architecture is `[3, 2, 3]` in stage 2, expected odd numbers below 256");
+    assert_eq!(error, "`kernel_sizes` of the architecture is `[3, 2, 3]` in stage 2, expected odd numbers below 32");
 }
 
 #[test]

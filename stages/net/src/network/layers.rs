@@ -64,9 +64,7 @@ impl Convolution {
         }
         Ok(convolve(&input.f_to_mkldnn(None)?)?.f_to_dense(None, false)?)
     }
-}
 
-impl Convolution {
     /// Whether the input has to be handed over as oneDNN's tensor for oneDNN to be used.
     ///
     /// libtorch leaves a single small sample to a loop of its own that is up to ten times slower (measured: 8 to 8

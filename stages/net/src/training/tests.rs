@@ -155,6 +155,27 @@ fn a_head_without_weight_is_left_alone() {
     assert_eq!(weights(&trainer)[start..], before);
 }
 
+#[test]
+fn a_loss_of_other_regions_than_the_network_has_is_refused() {
+    let target = Target::Regions { regions: vec![vec![1]], ignore: None };
+    let network = Network::new(&architecture(), 3, Device::Cpu { threads: 1 }).expect("it fits into memory");
+    let options = TrainingOptions { loss: Loss::nnunet(target, true), ..options(true) };
+    let error = Trainer::new(network, options).expect_err("one region, two outputs").to_string();
+    assert_eq!(error, "the network has 2 outputs, expected 1, one a region");
+}
+
+#[test]
+fn regions_are_learnt_from_labels() {
+    let target = Target::Regions { regions: vec![vec![1], vec![0, 1]], ignore: Some(2) };
+    let options = TrainingOptions { loss: Loss::nnunet(target, true), ..options(true) };
+    let mut trainer = trainer(2, options);
+    train(&mut trainer, 20);
+    let mut running = RunningEvaluation::default();
+    running.add(&trainer.evaluate(&Samples::new().batch()).expect("the batch fits")).expect("on the CPU");
+    let dice: Vec<_> = running.counts().expect("on the CPU").iter().filter_map(ClassCounts::dice).collect();
+    assert!(dice.len() == 2 && dice.iter().all(|&dice| dice > 0.9), "{dice:?}");
+}
+
 struct Folder {
     _guard: tempfile::TempDir,
     checkpoint: PathBuf,

@@ -2,6 +2,7 @@
 
 use super::batch::Batch;
 use super::patch::Fit;
+use super::reasons::extents;
 
 /// The grid of a configuration; two or three axes in the plan's order.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,6 +41,18 @@ impl Design {
     /// Number of voxels in the patch.
     pub(super) fn patch_voxels(&self) -> f64 {
         self.fit.topology.voxels()
+    }
+}
+
+/// What padding and shrinking did to a patch, for a sentence.
+pub(super) fn padded_and_shrunk(fit: &Fit) -> String {
+    let padded = format!("padded to {} for the poolings", extents(&fit.first));
+    match fit.steps {
+        0 => padded,
+        1 => format!("{padded} and shrunk in one step on the axis that is longest relative to the median"),
+        steps => {
+            format!("{padded} and shrunk in {steps} steps, each on the axis that is longest relative to the median")
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use super::design::Design;
 use super::facts::Facts;
 use super::network::NetworkSize;
 use super::normalization;
-use super::reasons::{Reasons, extents, large, millimetres};
+use super::reasons::{Reasons, join, large, millimetres};
 use super::settings::{Method, Network, PlannerSettings};
 
 /// Says why the numbers of a configuration are as they are.
@@ -94,12 +94,12 @@ fn network(design: &Design, facts: &Facts, settings: &PlannerSettings) -> Vec<(&
         ),
     };
     vec![
-        ("", format!("a U-Net with {parameters} parameters for {n_channels} channels and {} outputs", facts.n_heads)),
+        ("", format!("a U-Net with {parameters} parameters (channels: {n_channels}, outputs: {})", facts.n_heads)),
         (
             ".arch_kwargs.n_stages",
             format!(
                 "the axes can be halved {} times while their maps stay at least {} voxels long",
-                extents(&topology.poolings),
+                join(&topology.poolings, ", "),
                 settings.min_feature_edge
             ),
         ),

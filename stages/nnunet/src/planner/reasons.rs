@@ -51,7 +51,8 @@ pub(super) fn large(value: f64) -> String {
     }
 }
 
-fn join<T: std::fmt::Display>(values: &[T], separator: &str) -> String {
+/// Values in a row.
+pub(super) fn join<T: std::fmt::Display>(values: &[T], separator: &str) -> String {
     values.iter().map(ToString::to_string).collect::<Vec<_>>().join(separator)
 }
 

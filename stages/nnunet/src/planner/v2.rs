@@ -1,7 +1,7 @@
 //! The rules of nnU-Net v2: as large a patch as fits a budget of activations.
 
 use super::batch::batch;
-use super::design::{Design, Grid, LowResolution, coarsen, resized, whole_voxels};
+use super::design::{Design, Grid, LowResolution, coarsen, padded_and_shrunk, resized, whole_voxels};
 use super::facts::Facts;
 use super::network::NetworkSize;
 use super::patch::{Excess, shrink};
@@ -37,12 +37,10 @@ pub(super) fn design(
     let affordable = (budget.elements / demand * budget.batch).round_ties_even();
     let batch = batch(affordable, grid.dataset_voxels, fit.topology.voxels(), rank.max_batch_size, settings);
     let why_patch = format!(
-        "starts at {} voxels (isotropic in millimetres, within the median shape), padded to {} for the poolings, and \
-         shrunk in {} steps on the axis that is longest relative to the median until {} activations of a sample fit \
-         the {} that {} GB hold for a batch of {}",
+        "starts at {} voxels (isotropic in millimetres, within the median shape), {}: {} activations of a sample fit the \
+         {} that {} GB hold for a batch of {}",
         extents(&start),
-        extents(&fit.first),
-        fit.steps,
+        padded_and_shrunk(&fit),
         large(demand),
         large(budget.elements / budget.fit_batch * budget.batch),
         settings.gpu_memory_target,

@@ -6,7 +6,7 @@
 //! rounded.
 
 use super::batch::batch;
-use super::design::{Design, Grid, LowResolution, coarsen, resized, whole_voxels};
+use super::design::{Design, Grid, LowResolution, coarsen, padded_and_shrunk, resized, whole_voxels};
 use super::facts::Facts;
 use super::patch::shrink;
 use super::reasons::{extents, large, millimetres};
@@ -48,13 +48,7 @@ pub(super) fn design(name: &str, grid: Grid, settings: &PlannerSettings) -> Resu
             format!("at most {} voxels on its axes and {} in all", extents(largest), large(voxels as f64))
         }
     };
-    let why_patch = format!(
-        "the median shape {} with {bound}: padded to {} for the poolings and shrunk in {} steps on the axis that is \
-         longest relative to the median",
-        extents(&grid.median),
-        extents(&fit.first),
-        fit.steps
-    );
+    let why_patch = format!("the median shape {} with {bound}, {}", extents(&grid.median), padded_and_shrunk(&fit));
     let why_budget = format!(
         "the reference of {} samples with {} voxels leaves room for {:.0} samples of this patch",
         rank.reference_batch_size,

@@ -196,11 +196,7 @@ fn wanted(context: &Context<'_>, pair: Option<&str>) -> Result<Option<Vec<String
 }
 
 /// What the members that are wanted have at a port for the case.
-fn members<'a>(
-    context: &Context<'a>,
-    port: &str,
-    wanted: Option<&[String]>,
-) -> Result<Vec<&'a Artifact>, StageError> {
+fn members<'a>(context: &Context<'a>, port: &str, wanted: Option<&[String]>) -> Result<Vec<&'a Artifact>, StageError> {
     let configuration = |member: &Member| member.axes.get(CONFIGURATION).cloned().unwrap_or_default();
     let arrived = context.members(port);
     let taken: Vec<&Member> =

@@ -89,13 +89,7 @@ static SPEC: StageSpec = StageSpec {
             makes: &["measures"],
             parameters: None,
         },
-        Phase {
-            name: "reduce",
-            kind: PhaseKind::Whole,
-            reads: &["measures"],
-            makes: &["summary"],
-            parameters: None,
-        },
+        Phase { name: "reduce", kind: PhaseKind::Whole, reads: &["measures"], makes: &["summary"], parameters: None },
     ],
 };
 

@@ -188,7 +188,7 @@ fn draw_case(context: &mut Context<'_>) -> Result<(), StageError> {
         .with_hint("set `labels = \"required\"` for the stage `ingest`"));
     }
     let region = RawRegion::read(cases, &record, context.artifact("crop")?)?;
-    let sample = CaseSample::draw(&record, &region, &settings, set.n_cases);
+    let sample = CaseSample::draw(&record, &region, settings.of_each(set.n_cases)?, settings.seed);
     sample.write(&mut context.output("samples"))
 }
 

@@ -216,14 +216,28 @@ impl Stage for Resample {
 }
 
 /// Resamples image and labels of a case.
+///
+/// A spacing that is far too small, as a typing error makes it, is refused before memory for it is asked for.
 fn onto_grid(case: PreparedCase, target: TargetSpacing, options: &Effective) -> Result<PreparedCase, StageError> {
     let current = case.grid.spacing;
     let spacing = target.of_case(current)?;
     let shape = new_shape(case.grid.shape, current, spacing);
+    if shape.iter().try_fold(1_u32, |voxels, &extent| voxels.checked_mul(u32::try_from(extent).ok()?)).is_none() {
+        return Err(StageError::input(format!(
+            "case `{}` would have shape `{shape:?}` at the spacing `{:?}` mm: expected less than 2^32 voxels",
+            case.record.identifier,
+            spacing.values()
+        ))
+        .with_hint("check `spacing` of the configuration in the plan"));
+    }
     let PreparedCase { record, mut grid, mut image, mut label } = case;
     if shape != grid.shape {
         let failed = |error: ResampleError| {
-            StageError::input(format!("case `{}` cannot be resampled to {spacing:?} mm: {error}", record.identifier))
+            StageError::input(format!(
+                "case `{}` cannot be resampled to a spacing of {:?} mm: {error}",
+                record.identifier,
+                spacing.values()
+            ))
         };
         // One after the other, so that what is not needed any more is given back before the other one starts.
         image = resample_image(image.view(), shape, current, spacing, &options.image).map_err(failed)?;

@@ -220,8 +220,7 @@ impl<'a> Entrant<'a> {
 
     /// The label images of all cases, united over folds.
     fn labels(&self, context: &Context<'a>) -> Result<BTreeMap<&'a str, &'a Artifact>, StageError> {
-        let own =
-            |member: &&Member| member.axes.get(self.axis).is_some_and(|value| value == self.value);
+        let own = |member: &&Member| member.axes.get(self.axis).is_some_and(|value| value == self.value);
         let mut united = BTreeMap::new();
         for member in context.members(self.label_port).iter().filter(own) {
             let InputValue::Items(items) = &member.value else {
@@ -309,12 +308,18 @@ mod tests {
 
     #[test]
     fn the_highest_score_wins() {
-        assert_eq!(winner_of(&[entrant("2d", 0.8), entrant("3d_fullres", 0.9), entrant("2d+3d_fullres", 0.85)]), "3d_fullres");
+        assert_eq!(
+            winner_of(&[entrant("2d", 0.8), entrant("3d_fullres", 0.9), entrant("2d+3d_fullres", 0.85)]),
+            "3d_fullres"
+        );
     }
 
     #[test]
     fn the_first_of_equal_scores_wins() {
-        assert_eq!(winner_of(&[entrant("2d", 0.8), entrant("3d_fullres", 0.9), entrant("2d+3d_fullres", 0.9)]), "3d_fullres");
+        assert_eq!(
+            winner_of(&[entrant("2d", 0.8), entrant("3d_fullres", 0.9), entrant("2d+3d_fullres", 0.9)]),
+            "3d_fullres"
+        );
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Runs stages as the engine does, without the engine: phases in order, cases one by one, documents cut by the stage.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use nnflow_nnunet::registry;
 use nnflow_stage::{
@@ -21,6 +21,8 @@ pub(crate) enum Made {
     Items(BTreeMap<String, Artifact>),
     /// A document that lies in no file.
     Document(Value),
+    /// What several producers made, with their values on the axes that are gathered.
+    Many(Vec<(Axes, Made)>),
 }
 
 impl Made {
@@ -41,6 +43,33 @@ impl Made {
         (Self::Items(cases.collect()), Self::Document(crate::vectors::json(&folder.join("dataset.json"))))
     }
 
+    /// What several producers made, told by their values on one or several axes.
+    pub(crate) fn gathered(producers: Vec<(&[(&str, &str)], Self)>) -> Self {
+        Self::Many(producers.into_iter().map(|(values, made)| (axes_of(values), made)).collect())
+    }
+
+    /// A folder's files as an artifact.
+    pub(crate) fn artifact(files: &[(&str, &Path)], document: Option<&'static str>) -> Self {
+        let mut files: Vec<FileRef> = files.iter().map(|(name, path)| file_ref(name, path, false)).collect();
+        files.sort_by(|first, second| first.name.cmp(&second.name));
+        Self::One(Artifact { files }, document)
+    }
+
+    /// The producers, with their axes.
+    fn members(&self) -> Vec<(Axes, &Self)> {
+        match self {
+            Self::Many(members) => members.iter().map(|(axes, made)| (axes.clone(), made)).collect(),
+            one => vec![(Axes::new(), one)],
+        }
+    }
+
+    /// The identifiers of all cases.
+    fn names(&self) -> Vec<String> {
+        let names: BTreeSet<String> =
+            self.members().into_iter().flat_map(|(_, made)| made.items().keys().cloned()).collect();
+        names.into_iter().collect()
+    }
+
     /// The cases.
     pub(crate) fn items(&self) -> &BTreeMap<String, Artifact> {
         let Self::Items(items) = self else { panic!("this artifact is not per case") };
@@ -50,7 +79,10 @@ impl Made {
     /// The document.
     pub(crate) fn document(&self) -> Value {
         match self {
-            Self::One(artifact, Some(name)) => crate::vectors::json(&artifact.file(name).expect("a document").path),
+            Self::One(artifact, Some(name)) => {
+                let content = std::fs::read(&artifact.file(name).expect("a document").path).expect("a file");
+                nnflow_nnunet::read_json(&content).expect("JSON, perhaps with bare NaN")
+            }
             Self::Document(document) => document.clone(),
             other => panic!("this artifact has no document: {other:?}"),
         }
@@ -66,6 +98,9 @@ pub(crate) struct Finished {
     pub(crate) failures: BTreeMap<String, ErrorReport>,
     /// Lines of the log.
     pub(crate) log: Vec<String>,
+    /// The folder of the files, which is there as long as this is.
+    #[expect(dead_code, reason = "it is held, not read")]
+    folder: Option<Arc<TempDir>>,
 }
 
 impl Finished {
@@ -99,7 +134,7 @@ impl Host for Listener {
 
 /// A folder in which stages run.
 pub(crate) struct Bench {
-    folder: TempDir,
+    folder: Arc<TempDir>,
     tasks: Mutex<usize>,
 }
 
@@ -114,7 +149,7 @@ pub(crate) struct Node<'a> {
 impl Bench {
     /// An empty one.
     pub(crate) fn new() -> Self {
-        Self { folder: tempfile::tempdir().expect("a temporary folder"), tasks: Mutex::new(0) }
+        Self { folder: Arc::new(tempfile::tempdir().expect("a temporary folder")), tasks: Mutex::new(0) }
     }
 
     /// The folder, also for files of a test's own.
@@ -129,7 +164,8 @@ impl Bench {
         Node { bench: self, stage, axes: Axes::new(), parameters }
     }
 
-    fn next_folder(&self) -> PathBuf {
+    /// A folder that nothing lies in yet.
+    pub(crate) fn fresh_folder(&self) -> PathBuf {
         let mut tasks = self.tasks.lock().expect("no panic while it is held");
         *tasks += 1;
         let folder = self.folder.path().join(format!("task-{tasks}"));
@@ -168,7 +204,7 @@ impl Node<'_> {
     pub(crate) fn try_run(&self, inputs: &[(&'static str, &Made)]) -> Finished {
         let mut known: BTreeMap<&'static str, Made> =
             inputs.iter().map(|(port, made)| (*port, (*made).clone())).collect();
-        let mut finished = Finished::default();
+        let mut finished = Finished { folder: Some(self.bench.folder.clone()), ..Finished::default() };
         for phase in self.stage.spec().phases {
             self.run_phase(phase, &known, &mut finished);
             if !finished.failures.is_empty() {
@@ -186,12 +222,12 @@ impl Node<'_> {
             self.run_task(&task, finished);
             return;
         }
-        let first = phase.reads.iter().find_map(|port| match known.get(port) {
-            Some(Made::Items(items)) if self.reads(port) == Read::Whole => Some(items),
-            _ => None,
-        });
-        let available: Vec<String> = first.expect("a per-case input").keys().cloned().collect();
-        for item in self.stage.items(phase.name, &available, &documents).expect("cases") {
+        let per_case = |port: &&&str| self.is_per_case(port) && self.reads(port) == Read::Whole;
+        let first = phase.reads.iter().find(per_case).expect("a per-case input");
+        let available = known.get(first).unwrap_or_else(|| panic!("nothing is given at `{first}`")).names();
+        let slices: BTreeMap<String, Value> =
+            documents.iter().filter_map(|(port, given)| Some((port.clone(), given.first()?.1.clone()))).collect();
+        for item in self.stage.items(phase.name, &available, &slices).expect("cases") {
             let task = self.task(phase, Some(item), known, &documents);
             self.run_task(&task, finished);
         }
@@ -201,15 +237,23 @@ impl Node<'_> {
         self.stage.spec().input(port).map_or(Read::Whole, |port| port.read)
     }
 
-    fn documents(&self, phase: &Phase, known: &BTreeMap<&'static str, Made>) -> BTreeMap<String, Value> {
+    fn is_per_case(&self, port: &str) -> bool {
+        let spec = self.stage.spec();
+        spec.input(port).map_or_else(|| spec.output(port).is_some_and(|port| port.per_case), |port| port.per_case)
+    }
+
+    fn documents(&self, phase: &Phase, known: &BTreeMap<&'static str, Made>) -> Documents {
         let read = phase.reads.iter().filter_map(|port| {
             let made = known.get(port)?;
-            let document = match self.reads(port) {
-                Read::Whole => return None,
-                Read::Document => made.document(),
-                Read::Names => made.items().keys().cloned().map(Value::from).collect(),
-            };
-            Some(((*port).to_owned(), self.slice(port, &document)))
+            let read = self.reads(port);
+            let slices = made.members().into_iter().map(|(axes, made)| {
+                let document = match read {
+                    Read::Document => made.document(),
+                    _ => made.names().into_iter().map(Value::from).collect(),
+                };
+                (axes, self.slice(port, &document))
+            });
+            (read != Read::Whole).then(|| ((*port).to_owned(), slices.collect()))
         });
         read.collect()
     }
@@ -219,24 +263,27 @@ impl Node<'_> {
         phase: &'static Phase,
         item: Option<String>,
         known: &BTreeMap<&'static str, Made>,
-        documents: &BTreeMap<String, Value>,
+        documents: &Documents,
     ) -> Task {
         let mut inputs = BTreeMap::new();
         for port in phase.reads {
-            let value = match (documents.get(*port), known.get(port), &item) {
-                (Some(document), _, _) => InputValue::Document(document.clone()),
-                (None, None, _) => continue,
-                (None, Some(Made::Items(items)), Some(item)) => match items.get(item) {
-                    Some(artifact) => InputValue::One(artifact.clone()),
-                    None => continue,
-                },
-                (None, Some(Made::Items(items)), None) => InputValue::Items(items.clone()),
-                (None, Some(Made::One(artifact, _)), _) => InputValue::One(artifact.clone()),
-                (None, Some(Made::Document(_)), _) => panic!("`{port}` needs files"),
+            let arrived: Vec<Member> = match (documents.get(*port), known.get(port)) {
+                (Some(slices), _) => slices
+                    .iter()
+                    .map(|(axes, slice)| Member { axes: axes.clone(), value: InputValue::Document(slice.clone()) })
+                    .collect(),
+                (None, None) => continue,
+                (None, Some(made)) => made
+                    .members()
+                    .into_iter()
+                    .filter_map(|(axes, made)| Some(Member { axes, value: value_of(made, item.as_deref())? }))
+                    .collect(),
             };
-            inputs.insert((*port).to_owned(), vec![Member { axes: Axes::new(), value }]);
+            if !arrived.is_empty() {
+                inputs.insert((*port).to_owned(), arrived);
+            }
         }
-        let folder = self.bench.next_folder();
+        let folder = self.bench.fresh_folder();
         let work = folder.join("work");
         std::fs::create_dir_all(&work).expect("a folder");
         Task {
@@ -282,6 +329,23 @@ impl Node<'_> {
                 }
             }
         }
+    }
+}
+
+fn axes_of(values: &[(&str, &str)]) -> Axes {
+    values.iter().map(|(axis, value)| ((*axis).to_owned(), (*value).to_owned())).collect()
+}
+
+/// The slices of documents by port, with the axes of their producers.
+type Documents = BTreeMap<String, Vec<(Axes, Value)>>;
+
+/// What one producer gives to a task: this case's artifact in a per-case phase, everything otherwise.
+fn value_of(made: &Made, item: Option<&str>) -> Option<InputValue> {
+    match (made, item) {
+        (Made::Items(items), Some(item)) => items.get(item).cloned().map(InputValue::One),
+        (Made::Items(items), None) => Some(InputValue::Items(items.clone())),
+        (Made::One(artifact, _), _) => Some(InputValue::One(artifact.clone())),
+        (Made::Document(_) | Made::Many(_), _) => panic!("this input needs files"),
     }
 }
 

@@ -326,3 +326,16 @@ fn two_runs_give_the_same_bytes() {
     };
     assert_eq!(digests(&first), digests(&second));
 }
+
+#[test]
+fn a_spacing_that_is_far_too_small_is_refused_before_memory_is_asked_for() {
+    let bench = Bench::new();
+    let made = planned(&bench);
+    let mut plan = made["plan"].document();
+    plan["configurations"]["3d_fullres"]["spacing"] = json!([1e-6, 1e-6, 1e-6]);
+    let (cases, crop, plan) = (&made["cases"], &made["crop"], Made::Document(plan));
+    let node = bench.node("resample").at("configuration", "3d_fullres");
+    let inputs = [("cases", cases), ("crop", crop), ("plan", &plan), ("description", &made["description"])];
+    let finished = node.try_run(&inputs);
+    assert!(finished.failure().message.ends_with("expected less than 2^32 voxels"), "{:?}", finished.failure());
+}

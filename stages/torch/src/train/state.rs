@@ -51,11 +51,7 @@ impl Counters {
 /// Goes on from the newest checkpoint of an earlier attempt that can be used, or else begins.
 ///
 /// A checkpoint that cannot be used is told of and passed over: what it would have saved is computed again.
-pub(super) fn resume(
-    context: &Context<'_>,
-    trainer: &mut Trainer,
-    learning_rate: f64,
-) -> Result<Counters, StageError> {
+pub(super) fn resume(context: &Context<'_>, trainer: &mut Trainer, learning_rate: f64) -> Result<Counters, StageError> {
     for attempt in context.earlier_attempts() {
         let path = attempt.join(CHECKPOINT);
         if !path.is_file() {

@@ -89,8 +89,8 @@ impl NiftiHeader {
     pub(super) fn read(source: &mut Source) -> Result<Self, ReadErrorKind> {
         let mut bytes = Vec::with_capacity(LENGTH_2);
         source.take(LENGTH_1 as u64).read_to_end(&mut bytes)?;
-        if matches!(bytes.first_chunk(), Some(&first) if version_of(first) == Some((Version::Two, false)) || version_of(first) == Some((Version::Two, true)))
-        {
+        let second = bytes.first_chunk().is_some_and(|first| matches!(version_of(*first), Some((Version::Two, _))));
+        if second {
             source.take((LENGTH_2 - LENGTH_1) as u64).read_to_end(&mut bytes)?;
         }
         Self::from_bytes(bytes)

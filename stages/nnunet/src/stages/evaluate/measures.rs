@@ -67,7 +67,9 @@ impl Means {
         for (name, metrics) in cases.into_iter().flatten() {
             columns.entry(name).or_default().push(row(metrics));
         }
-        let means = |rows: &Vec<[f64; COLUMNS]>| std::array::from_fn(|column| mean_of_numbers(rows, column));
+        let means = |rows: &Vec<[f64; COLUMNS]>| {
+            std::array::from_fn(|column| mean_of_numbers(rows.iter().map(|row| row[column])))
+        };
         let mean: BTreeMap<&str, [f64; COLUMNS]> = columns.iter().map(|(name, rows)| (*name, means(rows))).collect();
         let count = mean.len() as f64;
         let foreground = std::array::from_fn(|column| mean.values().map(|row| row[column]).sum::<f64>() / count);
@@ -101,10 +103,10 @@ fn mean_metrics(row: [f64; COLUMNS]) -> MeanMetrics {
     MeanMetrics { dice, false_negatives, false_positives, iou, true_negatives, true_positives, predicted, referenced }
 }
 
-/// NumPy's `nanmean`: NaN where no row has a number.
-fn mean_of_numbers(rows: &[[f64; COLUMNS]], column: usize) -> f64 {
-    let numbers = rows.iter().map(|row| row[column]).filter(|number| !number.is_nan());
-    let (sum, count) = numbers.fold((0.0, 0_u32), |(sum, count), number| (sum + number, count + 1));
+/// NumPy's `nanmean`: the mean of those that are numbers, NaN where none is.
+pub(crate) fn mean_of_numbers(values: impl Iterator<Item = f64>) -> f64 {
+    let (sum, count) =
+        values.filter(|value| !value.is_nan()).fold((0.0, 0_u32), |(sum, count), value| (sum + value, count + 1));
     sum / f64::from(count)
 }
 

@@ -26,6 +26,20 @@ pub(super) struct SampleSettings {
     pub(super) seed: u32,
 }
 
+impl SampleSettings {
+    /// Voxels of each of so many cases.
+    pub(super) fn of_each(&self, n_cases: usize) -> Result<usize, StageError> {
+        match self.samples / n_cases.max(1) as u64 {
+            0 => Err(StageError::input(format!(
+                "{} samples are less than one for each of {n_cases} cases",
+                self.samples
+            ))
+            .with_hint("set `samples` of the stage `fingerprint`")),
+            count => usize::try_from(count).map_err(|error| StageError::internal(error.to_string())),
+        }
+    }
+}
+
 /// What is known of the grid of a case.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -46,10 +60,9 @@ pub(super) struct CaseSample {
 }
 
 impl CaseSample {
-    /// Draws from every channel of a case.
-    pub(super) fn draw(record: &CaseRecord, region: &RawRegion, settings: &SampleSettings, n_cases: usize) -> Self {
-        let count = (settings.samples / n_cases.max(1) as u64) as usize;
-        let mut random = MersenneTwister::new(settings.seed);
+    /// Draws `count` voxels from every channel of a case.
+    pub(super) fn draw(record: &CaseRecord, region: &RawRegion, count: usize, seed: u32) -> Self {
+        let mut random = MersenneTwister::new(seed);
         let foreground = region.label.mapv(|label| label > 0);
         let channels = region.image.axis_iter(Axis(0));
         Self {

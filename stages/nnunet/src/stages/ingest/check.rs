@@ -53,14 +53,20 @@ impl Findings {
 /// or direction is only odd, as images that are saved apart often have one.
 pub(super) fn compare_grids(what: &str, found: &Geometry, first: &Geometry, findings: &mut Findings) {
     for difference in first.differences(found) {
-        let (field, expected, found) = (difference.field, difference.first, difference.second);
-        let told = format!("{what} has {field} `{found:?}`, the first image `{expected:?}`");
+        let (field, expected, found) = (difference.field, list(&difference.first), list(&difference.second));
+        let told = format!("{what} has {field} `{found}`, the first image `{expected}`");
         match field {
             "shape" => findings.problem(format!("{told} (voxels, z y x)")),
             "spacing" => findings.problem(format!("{told} (mm, z y x)")),
             _ => findings.warnings.push(format!("{told}; nnU-Net ignores this, and so does nnflow")),
         }
     }
+}
+
+/// Numbers as a person writes them: `[4, 5, 0.5]`.
+fn list(values: &[f64]) -> String {
+    let values: Vec<String> = values.iter().map(f64::to_string).collect();
+    format!("[{}]", values.join(", "))
 }
 
 /// Looks for intensities that are no numbers.

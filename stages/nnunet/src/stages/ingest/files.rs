@@ -1,5 +1,7 @@
 //! Reading the files of a case.
 
+use std::io::ErrorKind;
+
 use ndarray::{Array3, Array4, s};
 use nnflow_io::image::{Geometry, Image, ReadError, ReadErrorKind, read_image, read_labels};
 use nnflow_stage::{Artifact, FileRef};
@@ -8,6 +10,8 @@ use super::check::{Findings, compare_grids};
 
 /// First part of the name of the label image.
 const LABEL: &str = "label.";
+/// What to do about a file that ends early or whose compressed data are damaged.
+const COPY_AGAIN: &str = "copy or export damaged files again";
 
 /// The files of a case, told apart by their names.
 pub(super) struct CaseFiles<'a> {
@@ -44,7 +48,7 @@ pub(super) fn read_channels(
         let image = match read_image(&file.path, &file.name) {
             Ok(image) => image,
             Err(error) => {
-                findings.problem(unreadable(&format!("image file {number}"), file, &error));
+                tell_unreadable(&format!("image file {number}"), file, &error, findings);
                 complete = false;
                 continue;
             }
@@ -56,8 +60,9 @@ pub(super) fn read_channels(
     }
     let found = stack.as_ref().map_or(0, |stack| stack.filled);
     if complete && found != expected {
-        let n_files = files.channels.len();
-        findings.problem(format!("`dataset.json` names {expected} channels, {n_files} image files have {found}"));
+        let names: Vec<&str> = files.channels.iter().map(|file| file.name.as_str()).collect();
+        let names = names.join("`, `");
+        findings.problem(format!("`dataset.json` names {expected} channels, the image files (`{names}`) hold {found}"));
         return None;
     }
     stack.filter(|_| complete).map(|stack| (stack.voxels, stack.geometry))
@@ -108,17 +113,23 @@ pub(super) fn read_label(files: &CaseFiles<'_>, findings: &mut Findings) -> Opti
     match read_labels(&file.path, &file.name) {
         Ok(label) => Some(label),
         Err(error) => {
-            findings.problem(unreadable("the label image", file, &error));
+            tell_unreadable("the label image", file, &error, findings);
             None
         }
     }
 }
 
-/// What is wrong with a file, with the path that a person can look at.
-fn unreadable(what: &str, file: &FileRef, error: &ReadError) -> String {
+/// Tells what is wrong with a file, with the path that a person can look at.
+fn tell_unreadable(what: &str, file: &FileRef, error: &ReadError, findings: &mut Findings) {
     let path = file.path.display();
     match &error.kind {
-        ReadErrorKind::Io(cause) => format!("{what} (`{path}`) cannot be read: {cause}"),
-        kind => format!("{what} (`{path}`) cannot be used: {kind}"),
+        _ if file.bytes == 0 => findings.problem_with_hint(format!("{what} (`{path}`) is empty"), COPY_AGAIN),
+        ReadErrorKind::Io(cause) if cause.kind() == ErrorKind::NotFound => {
+            findings.problem(format!("{what} (`{path}`) is not there"));
+        }
+        ReadErrorKind::Io(cause) => {
+            findings.problem_with_hint(format!("{what} (`{path}`) cannot be read: {cause}"), COPY_AGAIN);
+        }
+        kind => findings.problem(format!("{what} (`{path}`) cannot be used: {kind}")),
     }
 }

@@ -204,7 +204,8 @@ mod tests {
     fn every_value_of_every_planner_could_be_given() {
         let ParameterKind::Choice(planners) = PARAMETERS[0].kind else { panic!("planners are a choice") };
         for planner in planners {
-            let mut given = serde_json::to_value(PlannerSettings::preset(preset(planner).expect("a planner"))).expect("JSON");
+            let mut given =
+                serde_json::to_value(PlannerSettings::preset(preset(planner).expect("a planner"))).expect("JSON");
             given["planner"] = json!("v2");
             let found = serde_json::to_value(settings(&effective(&given)).expect("usable").1).expect("JSON");
             let values = given.as_object().expect("a table").iter();

@@ -1,0 +1,240 @@
+//! The stage `postprocess` against `determine_postprocessing` of nnU-Net, and by hand where nnU-Net has no vector.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use ndarray::{Array3, array};
+use nnflow_io::image::read_labels;
+use nnflow_io::summary::MeanMetrics;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::evaluate::assert_same_mean;
+use crate::harness::{Bench, Finished, Made};
+use crate::labelled::{drawn, files, label_images, labels_of, referenced, references, united};
+use crate::vectors;
+
+/// `foreground_mean` and `mean` of a summary.
+#[derive(Deserialize)]
+struct Means {
+    foreground_mean: MeanMetrics,
+    mean: BTreeMap<String, MeanMetrics>,
+}
+
+/// The sets of vectors about postprocessing; others are about ensembles.
+fn sets() -> Vec<PathBuf> {
+    let sets = vectors::subfolders(&vectors::folder("postprocess"));
+    let sets: Vec<PathBuf> = sets.into_iter().filter(|set| set.join("postprocessing.json").is_file()).collect();
+    assert!(!sets.is_empty(), "no vectors");
+    sets
+}
+
+fn postprocess(set: &Path) -> Finished {
+    let bench = Bench::new();
+    let labels = label_images(&set.join("prediction"));
+    bench.node("postprocess").run(&[
+        ("labels", &labels),
+        ("examples", &labels),
+        ("references", &references(&bench, &set.join("reference"))),
+        ("description", &Made::Document(vectors::json(&set.join("dataset.json")))),
+    ])
+}
+
+fn rules_of_set(set: &Path) -> Value {
+    postprocess(set).port("rules").document()
+}
+
+fn expected(set: &Path) -> Value {
+    nnflow_io::json::read(&set.join("postprocessing.json")).expect("JSON")
+}
+
+/// The labels of each step of a document of ours.
+fn steps(rules: &Value) -> Vec<Vec<i16>> {
+    let steps = rules["steps"].as_array().expect("steps");
+    steps.iter().map(|step| serde_json::from_value(step["labels"].clone()).expect("labels")).collect()
+}
+
+/// The labels of each step of a document of nnU-Net's: a number or a list.
+fn expected_steps(document: &Value) -> Vec<Vec<i16>> {
+    let labels = |step: &Value| match &step["labels_or_regions"] {
+        one @ Value::Number(_) => vec![serde_json::from_value(one.clone()).expect("a label")],
+        list => serde_json::from_value(list.clone()).expect("labels"),
+    };
+    document["postprocessing_kwargs"].as_array().expect("steps").iter().map(labels).collect()
+}
+
+#[test]
+fn the_steps_are_nnu_nets() {
+    for set in sets() {
+        let rules = rules_of_set(&set);
+        assert_eq!(steps(&rules), expected_steps(&expected(&set)), "{}", set.display());
+    }
+}
+
+#[test]
+fn the_label_images_are_nnu_nets() {
+    for set in sets() {
+        let finished = postprocess(&set);
+        for (case, path) in files(&set.join("postprocessed")) {
+            let (expected, _) = read_labels(&path, ".nii.gz").expect("a label image");
+            assert_eq!(labels_of(finished.port("labels"), &case), expected, "{}", path.display());
+        }
+    }
+}
+
+#[test]
+fn the_means_before_and_after_are_nnu_nets() {
+    for set in sets() {
+        let (rules, expected) = (rules_of_set(&set), expected(&set));
+        for (ours, theirs) in [("before", "input_folder"), ("after", "postprocessed")] {
+            let means = |document: &Value| -> Means { serde_json::from_value(document.clone()).expect("means") };
+            let (found, expected) = (means(&rules[ours]), means(&expected[theirs]));
+            assert!(found.mean.keys().eq(expected.mean.keys()), "{}", set.display());
+            assert_same_mean(&found.foreground_mean, &expected.foreground_mean, ours);
+            for (name, mean) in &expected.mean {
+                assert_same_mean(&found.mean[name], mean, name);
+            }
+        }
+    }
+}
+
+/// One case of a made-up dataset.
+struct Case {
+    reference: Array3<i16>,
+    prediction: Array3<i16>,
+}
+
+fn description(labels: Value) -> Made {
+    Made::Document(json!({
+        "channel_names": {"0": "CT"}, "labels": labels, "numTraining": 1, "file_ending": ".nii.gz",
+        "regions_class_order": [1, 2],
+    }))
+}
+
+fn two_labels() -> Made {
+    description(json!({"background": 0, "a": 1, "b": 2}))
+}
+
+fn run(method: &str, cases: &[Case], description: &Made) -> Finished {
+    let bench = Bench::new();
+    let name = |index: usize| format!("pat_{index}");
+    let labels = united(cases.iter().enumerate().map(|(index, case)| drawn(&bench, &name(index), &case.prediction)));
+    let references =
+        united(cases.iter().enumerate().map(|(index, case)| referenced(&bench, &name(index), &case.reference)));
+    bench.node("postprocess").with(json!({ "method": method })).run(&[
+        ("labels", &labels),
+        ("examples", &labels),
+        ("references", &references),
+        ("description", description),
+    ])
+}
+
+fn rules_of(method: &str, cases: &[Case], description: &Made) -> Vec<Vec<i16>> {
+    steps(&run(method, cases, description).port("rules").document())
+}
+
+#[test]
+fn a_label_in_no_case_forbids_the_rule_for_all_foreground_but_not_those_for_single_labels() {
+    // Label 2 is nowhere, so that the mean foreground Dice is NaN; label 1 rises from 4/5 to 1.
+    let case = Case { reference: array![[[1, 1, 0, 0]]], prediction: array![[[1, 1, 0, 1]]] };
+    assert_eq!(rules_of("nnunet-v2", &[case], &two_labels()), [[1]]);
+}
+
+#[test]
+fn a_rule_that_changes_nothing_is_not_taken() {
+    let case = Case { reference: array![[[1, 1, 2]]], prediction: array![[[1, 1, 2]]] };
+    assert!(rules_of("nnunet-v2", &[case], &two_labels()).is_empty());
+}
+
+#[test]
+fn the_rule_for_all_foreground_is_not_taken_where_one_label_falls() {
+    // Without the smaller component label 1 rises from 2/3 to 1 and label 2 falls from 1 to 0; the mean falls. With the
+    // second case, in which label 2 stays, the mean would rise, and label 2 would still fall.
+    let torn = Case { reference: array![[[1, 1, 0, 0, 2]]], prediction: array![[[1, 1, 0, 0, 2]]] };
+    let spotted =
+        Case { reference: array![[[1, 1, 2, 0, 0, 0, 0, 0]]], prediction: array![[[1, 1, 2, 0, 1, 1, 0, 1]]] };
+    let found = rules_of("nnunet-v2", &[torn, spotted], &two_labels());
+    assert!(!found.contains(&vec![1, 2]), "{found:?}");
+}
+
+#[test]
+fn with_one_label_only_the_rule_for_all_foreground_is_tried() {
+    let case = Case { reference: array![[[1, 1, 0, 0]]], prediction: array![[[1, 1, 0, 1]]] };
+    let one_label = description(json!({"background": 0, "a": 1}));
+    assert_eq!(rules_of("nnunet-v2", &[case], &one_label), [[1]]);
+}
+
+#[test]
+fn a_region_is_tried_on_what_the_rules_before_it_leave() {
+    // The region of labels 1 and 2 loses its far part, the 2s, so that there is nothing left for the rule of label 2.
+    let case = Case { reference: array![[[1, 1, 2, 0, 0, 0]]], prediction: array![[[1, 1, 2, 0, 2, 0]]] };
+    let nested = description(json!({"background": 0, "whole": [1, 2], "core": 2}));
+    let rules = run("nnunet-v2", &[case], &nested);
+    assert_eq!(steps(&rules.port("rules").document()), [vec![1, 2]]);
+}
+
+#[test]
+fn voxels_that_nobody_annotated_do_not_speak_for_a_rule() {
+    let labels = description(json!({"background": 0, "a": 1, "b": 2, "ignore": 3}));
+    let case = Case { reference: array![[[1, 1, 0, 3, 2]]], prediction: array![[[1, 1, 0, 1, 2]]] };
+    assert!(rules_of("nnunet-v2", &[case], &labels).is_empty());
+}
+
+#[test]
+fn in_2018_a_label_that_is_one_component_in_every_reference_gets_its_rule() {
+    let cases = [
+        Case { reference: array![[[1, 1, 0, 2]]], prediction: array![[[1, 0, 1, 2]]] },
+        Case { reference: array![[[2, 1, 0, 2]]], prediction: array![[[1, 1, 0, 2]]] },
+    ];
+    assert_eq!(rules_of("nnunet-2018", &cases, &two_labels()), [[1]]);
+}
+
+#[test]
+fn in_2018_a_label_that_one_reference_lacks_gets_no_rule() {
+    let cases = [
+        Case { reference: array![[[1, 0, 2]]], prediction: array![[[0, 0, 0]]] },
+        Case { reference: array![[[0, 0, 2]]], prediction: array![[[0, 0, 0]]] },
+    ];
+    assert_eq!(rules_of("nnunet-2018", &cases, &two_labels()), [[2]]);
+}
+
+#[test]
+fn without_a_method_label_images_are_passed_on() {
+    let case = Case { reference: array![[[1, 1, 0]]], prediction: array![[[1, 0, 1]]] };
+    let finished = run("none", &[case], &two_labels());
+    assert!(steps(&finished.port("rules").document()).is_empty());
+    assert_eq!(labels_of(finished.port("labels"), "pat_0"), array![[[1, 0, 1]]]);
+}
+
+#[test]
+fn given_rules_are_applied_to_images_without_reference() {
+    let case = Case { reference: array![[[1, 1, 0, 0]]], prediction: array![[[1, 1, 0, 1]]] };
+    let fitted = run("nnunet-v2", &[case], &two_labels());
+    let rules = fitted.port("rules");
+    let bench = Bench::new();
+    let labels = drawn(&bench, "new", &array![[[2, 1, 0, 1, 1]]]);
+    let inputs = [("labels", &labels), ("given", rules), ("description", &two_labels())];
+    let finished = bench.node("postprocess").run(&inputs);
+    assert_eq!(labels_of(finished.port("labels"), "new"), array![[[2, 0, 0, 1, 1]]]);
+    assert_eq!(finished.port("rules").document(), rules.document());
+}
+
+#[test]
+fn rules_without_examples_to_find_them_on_are_an_error_with_a_way_out() {
+    let bench = Bench::new();
+    let labels = drawn(&bench, "new", &array![[[1]]]);
+    let finished = bench.node("postprocess").try_run(&[("labels", &labels), ("description", &two_labels())]);
+    let report = finished.failure();
+    assert_eq!(report.message, "there are no label images with references to find rules on");
+    assert_eq!(report.hint.as_deref(), Some("connect `examples` and `references`, or `given` to rules that are known"));
+}
+
+#[test]
+fn an_example_without_reference_is_named() {
+    let bench = Bench::new();
+    let labels = united([drawn(&bench, "a", &array![[[1]]]), drawn(&bench, "b", &array![[[1]]])]);
+    let references = referenced(&bench, "a", &array![[[1]]]);
+    let inputs =
+        [("labels", &labels), ("examples", &labels), ("references", &references), ("description", &two_labels())];
+    assert_eq!(bench.node("postprocess").try_run(&inputs).failure().details, ["case `b` has no reference"]);
+}
