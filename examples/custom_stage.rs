@@ -19,7 +19,7 @@ use nnflow::engine::drive::{Drive, OnFailure};
 use nnflow::engine::history::History;
 use nnflow::engine::perform::Performer;
 use nnflow::engine::schedule::{Capacity, Scheduler};
-use nnflow::engine::state::{Forced, Port, Slot, State};
+use nnflow::engine::state::{Forced, Port, Slot, Start, State};
 use nnflow::engine::worker::WorkerPool;
 use nnflow::report::{Plain, render_report};
 use nnflow::session::{SOURCES, Session};
@@ -236,7 +236,8 @@ fn state(session: &Session) -> anyhow::Result<State<'_>> {
     let sources = session.sources().map_err(|report| failed(&report))?;
     let all = graph.order().iter().copied().collect();
     let history = History::of(&workflow.name);
-    Ok(State::new(graph, all, stages, workflow.seed, sources, &session.store, history, Forced::new()))
+    let start = Start { wanted: all, forced: Forced::new(), stages, seed: workflow.seed, sources, history };
+    Ok(State::new(graph, &session.store, start))
 }
 
 /// The text of the table.

@@ -13,7 +13,7 @@ use petgraph::graph::NodeIndex;
 use crate::diagnostic::Diagnostics;
 use crate::engine::history::History;
 use crate::engine::sources::Sources;
-use crate::engine::state::{Forced, Port, Slot, State, Status};
+use crate::engine::state::{Forced, Port, Slot, Start, State, Status};
 use crate::recipes::RECIPES;
 use crate::workflow::{self, DatasetSource, Graph, LoadOptions, SourceSpec, StageTable, Workflow};
 
@@ -166,8 +166,15 @@ impl Session {
             .inner()
             .node_weights()
             .map(|node| registry::stage(node.uses).expect("invariant: the graph was built against this registry"));
-        let history = History::of(&self.workflow.name);
-        State::new(&self.graph, wanted, stages.collect(), self.workflow.seed, sources, &self.store, history, forced)
+        let start = Start {
+            wanted,
+            forced,
+            stages: stages.collect(),
+            seed: self.workflow.seed,
+            sources,
+            history: History::of(&self.workflow.name),
+        };
+        State::new(&self.graph, &self.store, start)
     }
 
     /// The state as it is now, with all that the store holds.

@@ -66,7 +66,7 @@ impl Failed {
 
 /// The exit code of an error's kind.
 #[must_use]
-pub fn exit_of(kind: ErrorKind) -> Exit {
+pub(crate) fn exit_of(kind: ErrorKind) -> Exit {
     match kind {
         ErrorKind::Input => Exit::WrongInput,
         ErrorKind::Storage => Exit::Storage,
@@ -114,7 +114,7 @@ impl From<std::io::Error> for Failed {
 }
 
 /// Prints what was asked for to standard output; a reader that has gone away is no error.
-pub fn print(text: &str) {
+pub(crate) fn print(text: &str) {
     let mut out = std::io::stdout().lock();
     let end = if text.ends_with('\n') { "" } else { "\n" };
     if write!(out, "{text}{end}").and_then(|()| out.flush()).is_err() {
@@ -123,7 +123,7 @@ pub fn print(text: &str) {
 }
 
 /// Prints what a person should know to standard error.
-pub fn complain(text: &str) {
+pub(crate) fn complain(text: &str) {
     // Nobody is left to be told where standard error is closed.
     writeln!(std::io::stderr().lock(), "{}", text.trim_end()).unwrap_or(());
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, unbounded};
 use nnflow_cache::{Digest, Key};
 use nnflow_stage::{ErrorKind, ErrorReport, Runner, StageEvent};
 use petgraph::graph::NodeIndex;
@@ -54,6 +54,13 @@ pub struct Failure {
     pub report: ErrorReport,
 }
 
+/// A job that has ended, with what it was granted and what came of it.
+struct Ended {
+    job: Job,
+    grant: Grant,
+    result: Result<Performed, ErrorReport>,
+}
+
 /// How long at least one unit of a node was running.
 #[derive(Debug, Default)]
 struct Activity {
@@ -78,7 +85,7 @@ impl Activity {
 
 enum Message {
     Event(UnitId, StageEvent),
-    Ended(Box<Job>, Grant, Result<Performed, ErrorReport>),
+    Ended(Box<Ended>),
 }
 
 /// Bytes that are kept only until their consumers have read them.
@@ -155,14 +162,11 @@ impl<'r, 'g> Drive<'r, 'g> {
     }
 
     fn take_messages(&mut self, receiver: &Receiver<Message>) {
-        let mut message = match receiver.recv_timeout(LOOK_AGAIN) {
-            Ok(message) => Some(message),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        };
+        let mut message = receiver.recv_timeout(LOOK_AGAIN).ok();
         while let Some(next) = message {
             match next {
                 Message::Event(unit, event) => self.hear(&unit, event),
-                Message::Ended(job, grant, result) => self.ended(*job, &grant, result),
+                Message::Ended(ended) => self.ended(*ended),
             }
             message = receiver.try_recv().ok();
         }
@@ -228,7 +232,7 @@ impl<'r, 'g> Drive<'r, 'g> {
             self.announce(&unit);
             let id = unit.id.clone();
             let mut job = match self.state.job(unit) {
-                Ok(job) => Box::new(job),
+                Ok(job) => job,
                 Err(report) => {
                     self.scheduler.release(&grant);
                     self.activity.entry(id.node).or_default().end();
@@ -243,7 +247,7 @@ impl<'r, 'g> Drive<'r, 'g> {
                 let events = sender.clone();
                 let mut event = move |event| send(&events, Message::Event(id.clone(), event));
                 let result = performer.perform(&mut job, &grant, &mut event);
-                send(&sender, Message::Ended(job, grant, result));
+                send(&sender, Message::Ended(Box::new(Ended { job, grant, result })));
             });
         }
     }
@@ -282,8 +286,9 @@ impl<'r, 'g> Drive<'r, 'g> {
         }
     }
 
-    fn ended(&mut self, job: Job, grant: &Grant, result: Result<Performed, ErrorReport>) {
-        self.scheduler.release(grant);
+    fn ended(&mut self, ended: Ended) {
+        let Ended { job, grant, result } = ended;
+        self.scheduler.release(&grant);
         let units = self.running.remove(&job.key).unwrap_or_default();
         self.activity.entry(job.id.node).or_default().end();
         match result {

@@ -14,7 +14,7 @@ use crate::workflow::{Facts, Node, Producer, Verdict};
 
 /// Why something cannot be gathered.
 #[derive(Debug)]
-pub enum NotReady {
+pub(crate) enum NotReady {
     /// It waits for the node named.
     Pending(String),
     /// The node named failed, so that it will never come.
@@ -25,7 +25,7 @@ pub enum NotReady {
 
 /// A producer of a port.
 #[derive(Debug, Clone)]
-pub struct Origin {
+pub(crate) struct Origin {
     /// The node or source.
     pub producer: Producer,
     /// Its port.
@@ -36,7 +36,7 @@ pub struct Origin {
 
 impl Origin {
     /// An output port that a later phase of the same node reads.
-    pub fn own(node: NodeIndex, port: &'static OutputPort) -> Self {
+    pub(crate) fn own(node: NodeIndex, port: &'static OutputPort) -> Self {
         Self { producer: Producer::Node(node), port, axes: Axes::new() }
     }
 }
@@ -289,11 +289,8 @@ impl State<'_> {
                 Port::Items(None) => return Err(self.pending(&origin)),
                 Port::One(slot) => Some(slot),
             };
-            if let Some(slot) = slot {
-                if let Some(held) = self.held(&origin, slot)? {
-                    gathered.push(Gathered { axes: origin.axes.clone(), content: Content::One(held) });
-                }
-            }
+            let held = slot.map_or(Ok(None), |slot| self.held(&origin, slot))?;
+            gathered.extend(held.map(|held| Gathered { axes: origin.axes.clone(), content: Content::One(held) }));
         }
         if gathered.len() > 1 && !self.reading(node, port).many {
             let message = format!("{} producers of input `{port}` have the case `{item}`", gathered.len());

@@ -59,10 +59,8 @@ impl State<'_> {
         if self.nodes[node.index()].status != Status::Done {
             return Ok(None);
         }
-        if let [only] = path {
-            if only == WALL_SECONDS {
-                return Ok(Some(self.wall_seconds(node)));
-            }
+        if path == [WALL_SECONDS] {
+            return Ok(Some(self.wall_seconds(node)));
         }
         for port in self.graph.node(node).spec.outputs.iter().filter(|port| port.document.is_some()) {
             let Some(Port::One(Slot::Made(held))) = self.nodes[node.index()].ports.get(port.name) else { continue };

@@ -8,7 +8,7 @@
 pub mod alone;
 pub mod drive;
 pub mod events;
-mod gather;
+pub mod gather;
 pub mod history;
 pub mod job;
 pub mod metrics;

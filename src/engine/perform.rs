@@ -140,6 +140,9 @@ impl Performer<'_> {
 }
 
 /// Runs a stage in this process; a panic of the stage is an error of the stage, not the end of the run.
+///
+/// # Errors
+/// What the stage reports.
 pub fn run_here(
     stage: &'static dyn Stage,
     task: &Task,

@@ -9,12 +9,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use nnflow_cache::{Artifact, Digest, Key, Manifest, PortValue, Store};
-use nnflow_stage::{ErrorReport, Phase, Stage};
+use nnflow_stage::{ErrorReport, Phase, PhaseKind, Stage};
 use petgraph::graph::NodeIndex;
 use petgraph::visit::EdgeRef;
 use serde_json::Value;
 
 use super::gather::Gathered;
+use super::history::History;
 use super::record::KeyRecord;
 use super::sources::Sources;
 use crate::workflow::Graph;
@@ -152,6 +153,22 @@ pub struct ReadyUnit {
     pub reason: String,
 }
 
+/// What a state begins with, besides the graph and the store.
+pub struct Start {
+    /// The nodes that are asked for.
+    pub wanted: BTreeSet<NodeIndex>,
+    /// The nodes that must run whether or not their results are at hand.
+    pub forced: Forced,
+    /// The stage of each node.
+    pub stages: Vec<&'static dyn Stage>,
+    /// The seed of the workflow.
+    pub seed: u64,
+    /// What the workflow's sources hold.
+    pub sources: Sources,
+    /// The keys of the last time.
+    pub history: History,
+}
+
 /// Which nodes must run whether or not their results are at hand.
 pub type Forced = BTreeSet<NodeIndex>;
 
@@ -189,7 +206,7 @@ pub struct State<'g> {
     /// What went wrong without making a result wrong.
     pub warnings: Vec<String>,
     forced: Forced,
-    history: super::history::History,
+    history: History,
     queue: VecDeque<Touch>,
     queued: BTreeSet<Touch>,
     ready: Vec<ReadyUnit>,
@@ -199,16 +216,8 @@ pub struct State<'g> {
 
 impl<'g> State<'g> {
     /// The state before anything is known.
-    pub fn new(
-        graph: &'g Graph,
-        wanted: BTreeSet<NodeIndex>,
-        stages: Vec<&'static dyn Stage>,
-        seed: u64,
-        sources: Sources,
-        store: &'g Store,
-        history: super::history::History,
-        forced: Forced,
-    ) -> Self {
+    pub fn new(graph: &'g Graph, store: &'g Store, start: Start) -> Self {
+        let Start { wanted, forced, stages, seed, sources, history } = start;
         let nodes = graph.inner().node_weights().map(NodeState::new).collect();
         let locations = sources.locations();
         let mut consumers = vec![Vec::new(); graph.len()];
@@ -277,12 +286,12 @@ impl<'g> State<'g> {
     }
 
     /// The keys of the last time, with those of this run.
-    pub fn into_history(self) -> super::history::History {
+    pub fn into_history(self) -> History {
         self.history
     }
 
     /// The keys of the last time, with those of this run so far.
-    pub fn history(&self) -> &super::history::History {
+    pub fn history(&self) -> &History {
         &self.history
     }
 
@@ -365,10 +374,8 @@ impl<'g> State<'g> {
         let state = &mut self.nodes[node.index()];
         state.phases[phase].open = items.len();
         for port in spec.makes {
-            if let Some(Port::Items(slots @ None)) = state.ports.get_mut(port) {
-                if spec.kind == nnflow_stage::PhaseKind::PerCase {
-                    *slots = Some(items.iter().flatten().map(|item| (item.clone(), Slot::Pending)).collect());
-                }
+            if let (Some(Port::Items(slots @ None)), PhaseKind::PerCase) = (state.ports.get_mut(port), spec.kind) {
+                *slots = Some(items.iter().flatten().map(|item| (item.clone(), Slot::Pending)).collect());
             }
         }
         state.phases[phase].units = Some(items.into_iter().map(|item| (item, UnitState::Waiting)).collect());
@@ -377,7 +384,7 @@ impl<'g> State<'g> {
 
     fn try_units(&mut self, node: NodeIndex, phase: usize, item: Option<&Arc<str>>) {
         let spec = self.phase(node, phase);
-        let per_case = spec.kind == nnflow_stage::PhaseKind::PerCase;
+        let per_case = spec.kind == PhaseKind::PerCase;
         let Some(units) = &self.nodes[node.index()].phases[phase].units else { return };
         let is_waiting = |unit: &UnitState| matches!(unit, UnitState::Waiting);
         let waiting: Vec<Option<Arc<str>>> = match item {
@@ -577,7 +584,7 @@ impl<'g> State<'g> {
     /// Remembers the results of all cases together, so that the next run needs one look instead of one a case.
     fn summarize(&mut self, node: NodeIndex) {
         for phase in 0..self.nodes[node.index()].phases.len() {
-            if self.phase(node, phase).kind != nnflow_stage::PhaseKind::PerCase {
+            if self.phase(node, phase).kind != PhaseKind::PerCase {
                 continue;
             }
             let Some((key, value)) =
@@ -626,10 +633,9 @@ impl<'g> State<'g> {
     /// Who makes what arrives at an input port of a node, or at an output port that a later phase of it reads.
     pub(super) fn origins(&self, node: NodeIndex, port: &str) -> Vec<super::gather::Origin> {
         let graph_node = self.graph.node(node);
-        if let Some(own) = self.stages[node.index()].spec().output(port) {
-            if self.stages[node.index()].spec().input(port).is_none() {
-                return vec![super::gather::Origin::own(node, own)];
-            }
+        let spec = self.stages[node.index()].spec();
+        if let (None, Some(own)) = (spec.input(port), spec.output(port)) {
+            return vec![super::gather::Origin::own(node, own)];
         }
         let connected = graph_node.inputs.iter().filter(|input| input.port.name == port);
         connected

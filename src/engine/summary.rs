@@ -13,12 +13,12 @@ use serde_json::{Value, json};
 use super::state::{Port, Slot, State, UnitState};
 
 /// The keys of the cases that a summary holds.
-pub fn unit_keys(summary: &Manifest) -> Option<BTreeMap<String, Key>> {
+pub(crate) fn unit_keys(summary: &Manifest) -> Option<BTreeMap<String, Key>> {
     serde_json::from_value(summary.stats.get("keys")?.clone()).ok()
 }
 
 /// What one case made.
-pub fn unit_outputs(summary: &Manifest, item: &str) -> BTreeMap<String, PortValue> {
+pub(crate) fn unit_outputs(summary: &Manifest, item: &str) -> BTreeMap<String, PortValue> {
     let outputs = summary.outputs.iter().filter_map(|(port, value)| match value {
         PortValue::Items(items) => Some((port.clone(), PortValue::One(items.get(item)?.clone()))),
         PortValue::One(_) => None,
@@ -27,7 +27,7 @@ pub fn unit_outputs(summary: &Manifest, item: &str) -> BTreeMap<String, PortValu
 }
 
 /// The summary of a phase all of whose cases have ended well.
-pub fn build(state: &State<'_>, node: NodeIndex, phase: usize, record: Value) -> Manifest {
+pub(crate) fn build(state: &State<'_>, node: NodeIndex, phase: usize, record: Value) -> Manifest {
     let node_state = &state.nodes[node.index()];
     let units = node_state.phases[phase].units.as_ref();
     let keys: BTreeMap<String, Key> = units

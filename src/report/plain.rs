@@ -55,7 +55,7 @@ impl<W: Write + Send> Listener for Plain<W> {
 }
 
 /// The line that an event is worth, on a terminal or elsewhere.
-pub fn line_of(event: &RunEvent) -> Option<String> {
+pub(super) fn line_of(event: &RunEvent) -> Option<String> {
     match event {
         RunEvent::Started { summary, .. } => Some(summary.clone()),
         RunEvent::Warning { message } => Some(format!("warning: {message}")),

@@ -8,7 +8,7 @@ use super::parameters;
 use super::{SourceSpec, StageTable};
 use crate::diagnostic::{Diagnostic, Diagnostics, Located, listed, nearest, suggestion};
 use crate::workflow::condition_parser::Mention;
-use crate::workflow::model::{InputDeclaration, StageDeclaration, Workflow};
+use crate::workflow::model::{AxisOrigin, InputDeclaration, StageDeclaration, Workflow};
 use crate::workflow::reference::Reference;
 use crate::workflow::tree::shortened;
 
@@ -313,7 +313,8 @@ impl<'w> Checker<'w, '_> {
         let axis = self.workflow.axis(axis)?;
         let own: Vec<&str> = stage.over.iter().map(|name| name.value.as_str()).collect();
         let known = axis.known.contains(&value.value) || own.contains(&value.value.as_str());
-        if known || axis.values.is_empty() {
+        // Which values a model gives is its own affair; a pick that no condition guards fails when it is followed.
+        if known || axis.values.is_empty() || axis.origin == AxisOrigin::Model {
             return None;
         }
         let names = axis.known.iter().map(String::as_str).chain(own);

@@ -6,8 +6,8 @@ use std::path::Path;
 use nnflow_io::json::float;
 use nnflow_io::plans::{Plans, PlansError};
 use nnflow_stage::{
-    Artifact, Axes, Context, FileRef, InputPort, InputValue, Member, OutputPort, Parameters, Phase, PhaseKind, Read,
-    ResourceQuery, Resources, Runner, Stage, StageError, StageSpec,
+    Artifact, Axes, Context, FileRef, InputPort, InputValue, Member, OutputPort, Parameter, ParameterKind, Parameters,
+    Phase, PhaseKind, Read, ResourceQuery, Resources, Runner, Stage, StageError, StageSpec,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -93,7 +93,13 @@ static SPEC: StageSpec = StageSpec {
         document: Some(BUNDLE),
         doc: "`bundle.json`, `dataset.json`, `plans.json`, `postprocessing.json`, `models/<configuration>/fold_<fold>/{weights.safetensors,model.json}`",
     }],
-    parameters: &[],
+    parameters: &[Parameter {
+        name: "recipe",
+        kind: ParameterKind::Text,
+        default: "\"predict\"",
+        unit: "",
+        doc: "the recipe that treats new images as the training cases were treated",
+    }],
     axes: &[],
     draws: false,
     phases: &[Phase {
@@ -118,6 +124,8 @@ struct Chosen {
 #[derive(Debug, Serialize)]
 struct Bundle {
     version: u32,
+    /// The recipe that segments new images.
+    recipe: String,
     /// The values of a workflow's axes that the model decides.
     axes: BTreeMap<&'static str, Vec<String>>,
     /// The configurations whose probabilities are averaged.
@@ -164,7 +172,8 @@ impl Stage for BundleStage {
             folds.insert(configuration.to_owned(), networks.iter().map(|(fold, _)| (*fold).to_owned()).collect());
         }
         let axes = BTreeMap::from([(CONFIGURATION, configurations)]);
-        let bundle = Bundle { version: BUNDLE_VERSION, axes, members, folds, score };
+        let recipe = context.parameters().get("recipe")?;
+        let bundle = Bundle { version: BUNDLE_VERSION, recipe, axes, members, folds, score };
         write_document(&mut context.output("bundle"), BUNDLE, &bundle)
     }
 }

@@ -56,9 +56,10 @@ impl BatchMaker<'_> {
     pub fn training_batch(&self, epoch: u32, batch: usize) -> Result<LoadedBatch, StageError> {
         self.batch(|index| {
             let mut random = self.stream(epoch, batch, index, TRAINING_STREAM);
-            let sample = self.training.draw(&mut random, self.on_foreground(index))?;
-            let channels = sample.image.shape()[0];
-            let drawn = self.augmentation.draw(&random.fork(1), channels);
+            let place = self.training.place(&mut random, self.on_foreground(index));
+            let drawn = self.augmentation.draw(&random.fork(1), place.channels());
+            // Most samples are neither rotated nor scaled, and need no more than what the network sees.
+            let sample = place.read(drawn.window(place.shape(), self.patch))?;
             self.augmentation.apply(&drawn, sample, self.patch).map_err(|error| StageError::internal(error.to_string()))
         })
     }
@@ -70,7 +71,8 @@ impl BatchMaker<'_> {
     pub fn validation_batch(&self, epoch: u32, batch: usize) -> Result<LoadedBatch, StageError> {
         self.batch(|index| {
             let mut random = self.stream(epoch, batch, index, VALIDATION_STREAM);
-            let sample = self.validation.draw(&mut random, self.on_foreground(index))?;
+            let place = self.validation.place(&mut random, self.on_foreground(index));
+            let sample = place.read(place.shape())?;
             self.augmentation.prepare_validation(sample).map_err(|error| StageError::internal(error.to_string()))
         })
     }

@@ -105,11 +105,9 @@ impl Patches {
         Ok(Self { cases, shape, centre_on_annotated })
     }
 
-    /// The patch that the random numbers stand for, centred on foreground if that is asked for.
-    ///
-    /// # Errors
-    /// If a case's file is damaged.
-    pub fn draw(&self, random: &mut CounterRandom, on_foreground: bool) -> Result<Sample, StageError> {
+    /// Where the patch lies that the random numbers stand for, centred on foreground if that is asked for.
+    #[must_use]
+    pub fn place(&self, random: &mut CounterRandom, on_foreground: bool) -> Placement<'_> {
         let case = &self.cases[random.below(self.cases.len())];
         let centre = self.centre(case, random, on_foreground);
         let shape = case.shape();
@@ -120,7 +118,7 @@ impl Patches {
                 None => low + random.below((high - low + 1).unsigned_abs()) as isize,
             }
         });
-        case.read(start, self.shape.read)
+        Placement { case, start, shape: self.shape.read }
     }
 
     /// A voxel of a random class, each class that the case has being equally likely.
@@ -139,6 +137,37 @@ impl Patches {
         }
         let voxels = &present[random.below(present.len())].voxels;
         Some(case.locations.position(voxels[random.below(voxels.len())]))
+    }
+}
+
+/// A patch that was placed and not yet read.
+#[derive(Debug)]
+pub struct Placement<'a> {
+    case: &'a PatchCase,
+    start: [isize; 3],
+    shape: [usize; 3],
+}
+
+impl Placement<'_> {
+    /// Number of image channels.
+    #[must_use]
+    pub fn channels(&self) -> usize {
+        self.case.channels()
+    }
+
+    /// The shape of the patch.
+    #[must_use]
+    pub fn shape(&self) -> [usize; 3] {
+        self.shape
+    }
+
+    /// Reads the voxels of the patch, or only a box of them around its centre.
+    ///
+    /// # Errors
+    /// If a case's file is damaged.
+    pub fn read(&self, window: [usize; 3]) -> Result<Sample, StageError> {
+        let margin = |axis: usize| (self.shape[axis].saturating_sub(window[axis]) / 2) as isize;
+        self.case.read(std::array::from_fn(|axis| self.start[axis] + margin(axis)), window)
     }
 }
 

@@ -105,6 +105,7 @@ fn a_cascade_brings_its_first_stage_along_which_is_no_member() {
     let finished = bundle_of(&bench, &["2d", "3d_cascade_fullres"], &ALL);
     let expected = json!({
         "version": 1,
+        "recipe": "predict",
         "axes": {"configuration": ["3d_lowres", "2d", "3d_cascade_fullres"]},
         "members": ["2d", "3d_cascade_fullres"],
         "folds": {"2d": ["0", "1"], "3d_cascade_fullres": ["0", "1"], "3d_lowres": ["0", "1"]},

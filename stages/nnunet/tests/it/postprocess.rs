@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use ndarray::{Array3, array};
 use nnflow_io::image::read_labels;
 use nnflow_io::summary::MeanMetrics;
+use nnflow_kernels::components::keep_largest;
+use nnflow_kernels::metrics::Confusion;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -107,7 +109,7 @@ struct Case {
 fn description(labels: Value) -> Made {
     Made::Document(json!({
         "channel_names": {"0": "CT"}, "labels": labels, "numTraining": 1, "file_ending": ".nii.gz",
-        "regions_class_order": [1, 2],
+        "regions_class_order": [1, 2, 3],
     }))
 }
 
@@ -168,7 +170,7 @@ fn with_one_label_only_the_rule_for_all_foreground_is_tried() {
 fn a_region_is_tried_on_what_the_rules_before_it_leave() {
     // The region of labels 1 and 2 loses its far part, the 2s, so that there is nothing left for the rule of label 2.
     let case = Case { reference: array![[[1, 1, 2, 0, 0, 0]]], prediction: array![[[1, 1, 2, 0, 2, 0]]] };
-    let nested = description(json!({"background": 0, "whole": [1, 2], "core": 2}));
+    let nested = description(json!({"background": 0, "whole": [1, 2], "core": 2, "rim": 1}));
     let rules = run("nnunet-v2", &[case], &nested);
     assert_eq!(steps(&rules.port("rules").document()), [vec![1, 2]]);
 }
@@ -178,6 +180,72 @@ fn voxels_that_nobody_annotated_do_not_speak_for_a_rule() {
     let labels = description(json!({"background": 0, "a": 1, "b": 2, "ignore": 3}));
     let case = Case { reference: array![[[1, 1, 0, 3, 2]]], prediction: array![[[1, 1, 0, 1, 2]]] };
     assert!(rules_of("nnunet-v2", &[case], &labels).is_empty());
+}
+
+/// nnU-Net's procedure word by word: each candidate is applied to every case and everything is measured anew.
+fn tried_one_by_one(cases: &[Case], targets: &[&[i16]], ignore: Option<i16>) -> Vec<Vec<i16>> {
+    let mut maps: Vec<Array3<i16>> = cases.iter().map(|case| case.prediction.clone()).collect();
+    let kept = |maps: &[Array3<i16>], labels: &[i16]| -> Vec<Array3<i16>> {
+        let keep = |map: &Array3<i16>| {
+            let largest = keep_largest(map.mapv(|label| labels.contains(&label)).view());
+            let removed = |(label, kept): (&i16, &bool)| if labels.contains(label) && !kept { 0 } else { *label };
+            Array3::from_shape_vec(map.raw_dim(), map.iter().zip(&largest).map(removed).collect()).expect("as many")
+        };
+        maps.iter().map(keep).collect()
+    };
+    let dice = |maps: &[Array3<i16>], labels: &[i16]| -> f64 {
+        let of_case = |(case, map): (&Case, &Array3<i16>)| {
+            Confusion::between(case.reference.view(), map.view(), ignore).expect("same shape").counts(labels).dice()
+        };
+        let numbers: Vec<f64> = cases.iter().zip(maps).map(of_case).filter(|dice| !dice.is_nan()).collect();
+        numbers.iter().sum::<f64>() / numbers.len() as f64
+    };
+    let mut foreground: Vec<i16> = targets.concat();
+    foreground.sort_unstable();
+    foreground.dedup();
+    let mut steps = Vec::new();
+    let tried = kept(&maps, &foreground);
+    let mean = |maps: &[Array3<i16>]| targets.iter().map(|labels| dice(maps, labels)).sum::<f64>();
+    let falls = targets.iter().any(|labels| dice(&tried, labels) < dice(&maps, labels));
+    if mean(&tried) > mean(&maps) && !falls {
+        steps.push(foreground);
+        maps = tried;
+    }
+    for labels in targets.iter().filter(|_| targets.len() > 1) {
+        let tried = kept(&maps, labels);
+        if dice(&tried, labels) > dice(&maps, labels) {
+            steps.push(labels.to_vec());
+            maps = tried;
+        }
+    }
+    steps
+}
+
+#[test]
+fn deciding_on_several_rules_at_once_is_deciding_on_one_after_the_other() {
+    let plain = description(json!({"background": 0, "a": 1, "b": 2, "c": 3, "ignore": 4}));
+    let regions = description(json!({"background": 0, "whole": [1, 2, 3], "core": [2, 3], "rim": 1, "ignore": 4}));
+    let kinds: [(Made, &[&[i16]]); 2] = [(plain, &[&[1], &[2], &[3]]), (regions, &[&[1, 2, 3], &[2, 3], &[1]])];
+    arbtest::arbtest(|source| {
+        let mut case = || -> arbtest::arbitrary::Result<Case> {
+            let mut reference = Vec::new();
+            let mut prediction = Vec::new();
+            for _ in 0..40 {
+                let label: i16 = if source.ratio(1, 2)? { 0 } else { source.int_in_range(1..=4)? };
+                let seen = if source.ratio(1, 4)? { source.int_in_range(0..=3)? } else { label % 4 };
+                reference.push(label);
+                prediction.push(seen);
+            }
+            let map = |voxels| Array3::from_shape_vec((2, 4, 5), voxels).expect("40 voxels");
+            Ok(Case { reference: map(reference), prediction: map(prediction) })
+        };
+        let cases = [case()?, case()?];
+        let (description, targets) = &kinds[usize::from(source.arbitrary::<bool>()?)];
+        eprintln!("STEPS {:?}", tried_one_by_one(&cases, targets, Some(4)));
+        assert_eq!(rules_of("nnunet-v2", &cases, description), tried_one_by_one(&cases, targets, Some(4)));
+        Ok(())
+    })
+    .budget_ms(2000);
 }
 
 #[test]
