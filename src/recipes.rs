@@ -8,4 +8,5 @@ pub const RECIPES: &[Recipe] = &[
     Recipe { name: "nnunet-2018", text: include_str!("../workflows/recipes/nnunet-2018.toml") },
     Recipe { name: "nnunet-2018-paper", text: include_str!("../workflows/recipes/nnunet-2018-paper.toml") },
     Recipe { name: "predict", text: include_str!("../workflows/recipes/predict.toml") },
+    Recipe { name: "predict-2018", text: include_str!("../workflows/recipes/predict-2018.toml") },
 ];

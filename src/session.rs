@@ -131,6 +131,7 @@ impl Session {
                 None => sources::dataset(&folder, dataset.cases.as_deref()).map_err(|error| error.report())?,
                 Some(model) => sources::images(&folder, description_of(model)?).map_err(|error| error.report())?,
             };
+            let listing = with_split(listing, dataset.split.as_ref().map(|split| split.value.as_path()));
             found.add("dataset", listing, &digests)?;
         }
         if let Some(model) = model {
@@ -200,12 +201,25 @@ fn load_options(options: &OpenOptions) -> LoadOptions<'static> {
 
 fn load(path: &Path, options: &OpenOptions) -> Result<Workflow, OpenError> {
     let mut load_options = load_options(options);
-    let mut workflow = workflow::load(path, &load_options)?;
+    let mut workflow = workflow::load(path, &load_options).map_err(|diagnostics| {
+        // What does not fit the stages is told along with what is wrong in the file itself.
+        let all = workflow::load_graph(path, &load_options, &Registry, SOURCES);
+        all.err().unwrap_or(diagnostics)
+    })?;
     if let Some(values) = axis_values(&workflow)? {
         load_options.axis_values = values;
         workflow = workflow::load(path, &load_options)?;
     }
     Ok(workflow)
+}
+
+/// A file of folds that the workflow names stands in for one that the dataset brings.
+fn with_split(mut listing: Listing, split: Option<&Path>) -> Listing {
+    if let Some(path) = split {
+        let file = SourceFile { name: "splits_final.json".to_owned(), path: path.to_path_buf() };
+        listing.documents.insert("splits".to_owned(), vec![file]);
+    }
+    listing
 }
 
 /// The values of the axes that the model decides.
@@ -214,16 +228,37 @@ fn axis_values(workflow: &Workflow) -> Result<Option<BTreeMap<String, Vec<String
     if workflow.axes_from_model().next().is_none() {
         return Ok(None);
     }
-    let listing = model_listing(&model.path)?;
+    let axes = bundle_document(&model.path)?.get("axes").cloned().unwrap_or_default();
+    let values: BTreeMap<String, Vec<String>> = serde_json::from_value(axes)
+        .map_err(|error| ErrorReport::new(ErrorKind::Input, format!("`axes` in the model's `bundle.json`: {error}")))?;
+    match workflow.axes_from_model().find(|axis| values.get(&axis.name).is_none_or(Vec::is_empty)) {
+        Some(axis) => {
+            let message = format!("`axes` in the model's `bundle.json` gives axis `{}` no values", axis.name);
+            Err(ErrorReport::new(ErrorKind::Input, message))
+        }
+        None => Ok(Some(values)),
+    }
+}
+
+/// The recipe that a model is to be predicted with, as its bundle says.
+///
+/// # Errors
+/// If there is no such model, or its bundle names no recipe.
+pub fn prediction_recipe(model: &Path) -> Result<String, ErrorReport> {
+    let document = bundle_document(model)?;
+    let recipe = document.get("recipe").and_then(serde_json::Value::as_str);
+    recipe
+        .map(str::to_owned)
+        .ok_or_else(|| ErrorReport::new(ErrorKind::Input, "`bundle.json` of the model names no `recipe`"))
+}
+
+fn bundle_document(model: &Path) -> Result<serde_json::Value, ErrorReport> {
+    let listing = model_listing(model)?;
     let bundle = listing.documents.get("bundle").into_iter().flatten().find(|file| file.name == "bundle.json");
     let bundle = bundle.ok_or_else(|| ErrorReport::new(ErrorKind::Input, "the model has no `bundle.json`"))?;
     let bytes = fs_err::read(&bundle.path).map_err(|error| ErrorReport::new(ErrorKind::Storage, error.to_string()))?;
-    let document = nnflow_nnunet::read_json(&bytes)
-        .map_err(|error| ErrorReport::new(ErrorKind::Input, format!("`bundle.json` of the model: {error}")))?;
-    let axes = document.get("axes").cloned().unwrap_or_default();
-    serde_json::from_value(axes)
-        .map(Some)
-        .map_err(|error| ErrorReport::new(ErrorKind::Input, format!("`axes` in the model's `bundle.json`: {error}")))
+    nnflow_nnunet::read_json(&bytes)
+        .map_err(|error| ErrorReport::new(ErrorKind::Input, format!("`bundle.json` of the model: {error}")))
 }
 
 /// A model is a bundle's folder, or a workflow whose bundle is meant.

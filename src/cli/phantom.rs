@@ -22,13 +22,13 @@ pub(crate) struct PhantomArguments {
     #[arg(long, value_parser = ["2d", "3d"])]
     dimension: Option<String>,
     /// Voxels along z, y and x of a case of average size, such as `64,96,96`.
-    #[arg(long, value_delimiter = ',', num_args = 3)]
+    #[arg(long, value_delimiter = ',')]
     shape: Option<Vec<usize>>,
     /// How much the shape varies between cases, from 0 to 0.5.
     #[arg(long)]
     shape_variation: Option<f64>,
     /// Spacing in mm along z, y and x, such as `3,1.5,1.5`.
-    #[arg(long, value_delimiter = ',', num_args = 3)]
+    #[arg(long, value_delimiter = ',')]
     spacing: Option<Vec<f64>>,
     /// How the images are taken.
     #[arg(long, value_parser = ["mr", "ct"])]

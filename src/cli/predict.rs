@@ -7,7 +7,7 @@ use super::machine::MachineArguments;
 use super::outcome::{Exit, Failed, print};
 use super::run::{RunOptions, run_session};
 use crate::engine::state::{Port, Slot};
-use crate::session::{OpenOptions, Session};
+use crate::session::{OpenOptions, Session, prediction_recipe};
 
 /// The folder, within the output's, that holds work under way.
 const WORK_FOLDER: &str = ".nnflow";
@@ -49,11 +49,16 @@ pub(crate) fn predict(arguments: &PredictArguments) -> Result<Exit, Failed> {
     let output = fs_err::canonicalize(&arguments.output)?;
     let work = output.join(WORK_FOLDER);
     let text = workflow_text(&model, &input)?;
-    let options = OpenOptions { sets: arguments.sets.clone(), store: Some(work.clone()) };
+    let mut sets = arguments.sets.clone();
+    if arguments.probabilities {
+        sets.push("stages.ensemble.with.probabilities=true".to_owned());
+    }
+    let options = OpenOptions { sets, store: Some(work.clone()) };
     let session = Session::open_text("predict", &text, &output, &options)?;
     let run = RunOptions {
         machine: arguments.machine.clone(),
         keep_going: true,
+        leaves_out_bad_cases: true,
         quiet: arguments.quiet,
         ..RunOptions::default()
     };
@@ -75,7 +80,8 @@ fn workflow_text(model: &Path, input: &Path) -> Result<String, Failed> {
         Ok::<_, Failed>(toml::Value::String(text.to_owned()).to_string())
     };
     Ok(format!(
-        "name = \"predict\"\nextends = \"predict\"\n\n[dataset]\npath = {}\n\n[model]\npath = {}\n",
+        "name = \"predict\"\nextends = \"{}\"\n\n[dataset]\npath = {}\n\n[model]\npath = {}\n",
+        prediction_recipe(model)?,
         quoted(input)?,
         quoted(model)?
     ))

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::machine::{MachineArguments, worker_program};
 use super::outcome::{Exit, Failed, complain, exit_of, print};
 use super::{Opening, target};
-use crate::engine::drive::{Drive, OnFailure, RunEnd};
+use crate::engine::drive::{Drive, Failure, OnFailure, RunEnd};
 use crate::engine::events::{EVENTS_VERSION, Listener, Listeners, RunEvent};
 use crate::engine::metrics::Checked;
 use crate::engine::perform::Performer;
@@ -21,7 +21,7 @@ use crate::engine::schedule::Scheduler;
 use crate::engine::sources::Sources;
 use crate::engine::state::{Forced, ReadyUnit, State, Status, UnitState};
 use crate::engine::worker::WorkerPool;
-use crate::report::{Journal, Plain, Terminal};
+use crate::report::{Journal, Plain, Terminal, render_failure};
 use crate::session::Session;
 
 /// What `nnflow run` takes.
@@ -60,6 +60,8 @@ pub(crate) struct RunOptions {
     pub(crate) until: Vec<String>,
     pub(crate) force: Vec<String>,
     pub(crate) keep_going: bool,
+    /// Whether cases with missing files are left out, instead of nothing but the reading of the others being run.
+    pub(crate) leaves_out_bad_cases: bool,
     pub(crate) events: Option<PathBuf>,
     pub(crate) quiet: bool,
 }
@@ -73,6 +75,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<Exit, Failed> {
         until: arguments.until.clone(),
         force: arguments.force.clone(),
         keep_going: arguments.keep_going,
+        leaves_out_bad_cases: false,
         events: arguments.events.clone(),
         quiet: arguments.quiet,
     };
@@ -111,9 +114,9 @@ pub(crate) fn run_session(session: &Session, options: &RunOptions) -> Result<Ran
     let folder = if ready.is_empty() { None } else { Some(new_run_folder(session)?) };
     if let Some(folder) = &folder {
         listeners.0.push(Box::new(Journal::create(folder)?));
-        if let Some(path) = &options.events {
-            listeners.0.push(Box::new(Journal::events_to(path, &folder.join("logs"))?));
-        }
+    }
+    if let Some(path) = &options.events {
+        listeners.0.push(Box::new(Journal::events_to(path)?));
     }
     listeners.hear(&start);
     for message in warnings {
@@ -128,7 +131,7 @@ pub(crate) fn run_session(session: &Session, options: &RunOptions) -> Result<Ran
     }
     finish(session, &state, &end, &checked, folder.as_deref())?;
     complain_of_problems(&problems);
-    Ok(Ran { exit: exit(&end, &checked, &problems) })
+    Ok(Ran { exit: exit(&state, &end, &checked, &problems) })
 }
 
 /// The state with the nodes that are asked for.
@@ -138,7 +141,7 @@ fn prepare<'s>(session: &'s Session, sources: Sources, options: &RunOptions) -> 
     if !options.until.is_empty() {
         wanted = session.graph.ancestors(&find_all(session, &options.until)?);
     }
-    if !sources.problems.is_empty() {
+    if !sources.problems.is_empty() && !options.leaves_out_bad_cases {
         // A dataset with missing files is not worth hours of work; but what is wrong inside the others shall be told too.
         wanted.retain(|index| session.graph.node(*index).uses == "ingest");
     }
@@ -297,24 +300,28 @@ fn complain_of_problems(problems: &[String]) {
     }
 }
 
-fn exit(end: &RunEnd, checked: &[Checked], problems: &[String]) -> Exit {
-    if let Some(failure) = end.failures.first() {
-        let worst = end.failures.iter().find(|failure| failure.report.kind != ErrorKind::Input).unwrap_or(failure);
-        return match exit_of(worst.report.kind) {
-            Exit::WrongInput => Exit::WrongInput,
-            other => other,
-        };
+fn exit(state: &State<'_>, end: &RunEnd, checked: &[Checked], problems: &[String]) -> Exit {
+    if let Some(worst) = worst(end.failures.iter().map(|failure| failure.report.kind)) {
+        return exit_of(worst);
     }
     if !problems.is_empty() {
         return Exit::WrongInput;
     }
-    if end.interrupted {
-        return Exit::Interrupted;
+    let is_open = |index: &NodeIndex| {
+        !matches!(state.nodes[index.index()].status, Status::Done | Status::Skipped(_))
+    };
+    if state.wanted.iter().any(is_open) {
+        return if end.interrupted { Exit::Interrupted } else { Exit::StageFailed };
     }
     if checked.iter().any(|checked| checked.required && !checked.met) {
         return Exit::ExpectationNotMet;
     }
     Exit::Done
+}
+
+/// What decides about the exit code where several things failed: anything but wrong input, which may only follow from it.
+fn worst(kinds: impl Iterator<Item = ErrorKind> + Clone) -> Option<ErrorKind> {
+    kinds.clone().find(|kind| *kind != ErrorKind::Input).or_else(|| kinds.clone().next())
 }
 
 /// Tells for each node: cached, will run and why, or unknown until which node has run.
@@ -329,7 +336,13 @@ fn dry_run(session: &Session, options: &RunOptions) -> Result<Exit, Failed> {
     }
     print(&text);
     complain_of_problems(&problems);
-    Ok(if problems.is_empty() { Exit::Done } else { Exit::WrongInput })
+    for (unit, report) in &state.refused {
+        let node = state.graph.node(unit.node).name.clone();
+        let case = unit.item.as_deref().map(str::to_owned);
+        complain(&render_failure(&Failure { node, case, report: report.clone() }));
+    }
+    let refused = worst(state.refused.iter().map(|(_, report)| report.kind)).map(exit_of);
+    Ok(refused.unwrap_or(if problems.is_empty() { Exit::Done } else { Exit::WrongInput }))
 }
 
 /// How a node stands, in one line.
@@ -340,7 +353,10 @@ pub(crate) fn describe(state: &State<'_>, node: NodeIndex) -> String {
         Status::Done => "cached".to_owned(),
         Status::Skipped(reason) => format!("skipped: {reason}"),
         Status::Blocked(reason) => format!("cannot run: {reason}"),
-        Status::Failed => "fails before it runs".to_owned(),
+        Status::Failed => {
+            let refused = state.refused.iter().find(|(unit, _)| unit.node == node);
+            refused.map_or_else(|| "failed".to_owned(), |(_, report)| format!("fails before it runs: {}", report.message))
+        }
         Status::Waiting => unknown(node_state.waits_for.as_deref()),
         Status::Active => {
             let units = node_state.phases.iter().filter_map(|phase| phase.units.as_ref()).flatten();

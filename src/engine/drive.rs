@@ -1,6 +1,6 @@
 //! The run loop: starts what is ready, takes what has ended, until nothing is left to do.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -88,6 +88,14 @@ enum Message {
     Ended(Box<Ended>),
 }
 
+/// A job under way.
+struct Running {
+    /// The units that its result is for.
+    units: Vec<UnitId>,
+    /// What it reads.
+    reads: HashSet<Digest>,
+}
+
 /// Bytes that are kept only until their consumers have read them.
 struct Kept {
     key: Key,
@@ -102,7 +110,7 @@ pub struct Drive<'r, 'g> {
     scheduler: Scheduler<ReadyUnit>,
     listener: &'r mut dyn Listener,
     on_failure: OnFailure,
-    running: HashMap<Key, Vec<UnitId>>,
+    running: HashMap<Key, Running>,
     tries: HashMap<UnitId, u32>,
     activity: HashMap<NodeIndex, Activity>,
     told: BTreeSet<NodeIndex>,
@@ -179,10 +187,16 @@ impl<'r, 'g> Drive<'r, 'g> {
     }
 
     fn enqueue(&mut self, ready: Vec<ReadyUnit>) {
+        for message in std::mem::take(&mut self.state.warnings) {
+            self.listener.hear(&RunEvent::Warning { message });
+        }
+        for (unit, report) in std::mem::take(&mut self.state.refused) {
+            self.tell_failure(&unit, report);
+        }
         for unit in ready {
-            if let Some(others) = self.running.get_mut(&unit.key) {
+            if let Some(running) = self.running.get_mut(&unit.key) {
                 // The same work under another name: its result will do for both.
-                others.push(unit.id);
+                running.units.push(unit.id);
                 continue;
             }
             let node = self.state.graph.node(unit.id.node);
@@ -196,7 +210,8 @@ impl<'r, 'g> Drive<'r, 'g> {
     fn demand(&self, unit: &ReadyUnit, node: &crate::workflow::Node) -> Demand {
         let capacity = self.scheduler.capacity();
         let resources = self.state.resources(unit);
-        let on_cpu = self.performer.device == "cpu" || capacity.gpus == 0;
+        let device = node.resources.device.map(|device| device.to_string());
+        let on_cpu = device.as_ref().unwrap_or(&self.performer.device) == "cpu" || capacity.gpus == 0;
         let gpus = match (node.spec.runner, node.resources.gpu) {
             (Runner::Native, _) => 0,
             (Runner::Torch, _) if on_cpu => 0,
@@ -219,8 +234,8 @@ impl<'r, 'g> Drive<'r, 'g> {
                 self.scheduler.release(&grant);
                 continue;
             }
-            if let Some(others) = self.running.get_mut(&unit.key) {
-                others.push(unit.id);
+            if let Some(running) = self.running.get_mut(&unit.key) {
+                running.units.push(unit.id);
                 self.scheduler.release(&grant);
                 continue;
             }
@@ -241,7 +256,7 @@ impl<'r, 'g> Drive<'r, 'g> {
                     continue;
                 }
             };
-            self.running.insert(job.key, vec![id.clone()]);
+            self.running.insert(job.key, Running { units: vec![id.clone()], reads: job.reads() });
             let (performer, sender) = (self.performer, sender.clone());
             scope.spawn(move || {
                 let events = sender.clone();
@@ -289,12 +304,14 @@ impl<'r, 'g> Drive<'r, 'g> {
     fn ended(&mut self, ended: Ended) {
         let Ended { job, grant, result } = ended;
         self.scheduler.release(&grant);
-        let units = self.running.remove(&job.key).unwrap_or_default();
+        let units = self.running.remove(&job.key).map(|running| running.units).unwrap_or_default();
         self.activity.entry(job.id.node).or_default().end();
         match result {
             Ok(performed) => self.done(&units, performed),
-            Err(report) if report.kind == ErrorKind::Interrupted => {}
-            Err(report) if report.kind == ErrorKind::Resource && self.may_retry(&job.id) => self.retry(job, &report),
+            Err(report) if report.kind == ErrorKind::Interrupted && self.performer.cancel.load(Ordering::Relaxed) => {}
+            Err(report) if report.kind == ErrorKind::Resource && self.may_retry(&job.id) => {
+                self.retry(&job, &units, &report);
+            }
             Err(report) => units.iter().for_each(|unit| self.failed(unit, report.clone())),
         }
         self.settle();
@@ -302,7 +319,7 @@ impl<'r, 'g> Drive<'r, 'g> {
 
     fn done(&mut self, units: &[UnitId], performed: Performed) {
         if let (Some(paths), Some(first)) = (performed.transient, units.first()) {
-            let consumers = self.state.consumers_of(first.node);
+            let consumers = units.iter().flat_map(|unit| self.state.consumers_of(unit.node)).collect();
             let digests = paths.keys().copied().collect();
             self.state.locations.extend(paths);
             self.kept.insert(first.clone(), Kept { key: performed.manifest.key(), digests, consumers });
@@ -320,13 +337,17 @@ impl<'r, 'g> Drive<'r, 'g> {
     }
 
     fn failed(&mut self, unit: &UnitId, report: ErrorReport) {
+        self.state.fail(unit, report.clone());
+        self.tell_failure(unit, report);
+    }
+
+    fn tell_failure(&mut self, unit: &UnitId, report: ErrorReport) {
         let node = self.state.graph.node(unit.node).name.clone();
         let case = unit.item.as_deref().map(str::to_owned);
         let log_end = match report.kind {
             ErrorKind::Internal | ErrorKind::Resource => self.log_ends.get(&unit.node).cloned().unwrap_or_default(),
             _ => Vec::new(),
         };
-        self.state.fail(unit, report.clone());
         self.listener.hear(&RunEvent::UnitFailed {
             node: node.clone(),
             case: case.clone(),
@@ -340,11 +361,11 @@ impl<'r, 'g> Drive<'r, 'g> {
         self.tries.get(unit).copied().unwrap_or(0) < RETRIES
     }
 
-    fn retry(&mut self, job: Job, report: &ErrorReport) {
+    fn retry(&mut self, job: &Job, units: &[UnitId], report: &ErrorReport) {
         *self.tries.entry(job.id.clone()).or_insert(0) += 1;
         let message = format!("`{}` is tried again: {}", job.task.node, report.message);
         self.listener.hear(&RunEvent::Warning { message });
-        self.state.wait_again(&job.id);
+        units.iter().for_each(|unit| self.state.wait_again(unit));
     }
 
     /// Tells which nodes have ended, and lets go of bytes that nobody waits for.
@@ -378,10 +399,13 @@ impl<'r, 'g> Drive<'r, 'g> {
         }
     }
 
-    /// Whether every consumer of a unit's bytes has ended, for the unit's case.
+    /// Whether every consumer of a unit's bytes has ended, for the unit's case, and nobody else reads them either.
     fn is_read_by_all(&self, unit: &UnitId) -> bool {
         let Some(kept) = self.kept.get(unit) else { return false };
+        // A node whose result was found to be the same reads these bytes too, and is not among the consumers.
+        let is_read = |running: &Running| kept.digests.iter().any(|digest| running.reads.contains(digest));
         kept.consumers.iter().all(|consumer| self.state.has_read(*consumer, unit.item.as_ref()))
+            && !self.running.values().any(is_read)
     }
 
     fn drop_kept(&mut self, unit: &UnitId) {

@@ -124,11 +124,14 @@ impl State<'_> {
             match &self.nodes[producer.index()].status {
                 Status::Waiting => return Err(name.clone()),
                 Status::Skipped(_) => skipped = Some(name.clone()),
-                Status::Blocked(_) => return Ok(Some(Status::Blocked(format!("`{name}` before it could not run")))),
-                Status::Failed if !input.port.per_case => {
+                Status::Blocked(_) if !input.port.per_case || self.is_lost(&origin) => {
+                    return Ok(Some(Status::Blocked(format!("`{name}` before it could not run"))));
+                }
+                Status::Failed if !input.port.per_case || self.is_lost(&origin) => {
                     return Ok(Some(Status::Blocked(format!("`{name}` before it failed"))));
                 }
-                Status::Failed | Status::Active | Status::Done => present += 1,
+                // What is there of some cases will do for these cases.
+                Status::Blocked(_) | Status::Failed | Status::Active | Status::Done => present += 1,
             }
         }
         match (present, skipped) {
@@ -370,6 +373,11 @@ impl State<'_> {
             Producer::Node(index) => self.nodes[index.index()].ports.get(origin.port.name).unwrap_or(LOST),
             Producer::Source(name) => self.sources.port(name, origin.port.name).unwrap_or(LOST),
         }
+    }
+
+    /// Whether nothing will ever come of a port, for no case.
+    fn is_lost(&self, origin: &Origin) -> bool {
+        matches!(self.port_of(origin), Port::One(Slot::Lost))
     }
 
     fn held(&self, origin: &Origin, slot: &Slot) -> Result<Option<Arc<Held>>, NotReady> {

@@ -1,6 +1,6 @@
 //! From a unit that must run to a task with paths: what a thread or a worker needs, and nothing of the state.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;
 
 use nnflow_cache::{Digest, Key};
@@ -25,6 +25,8 @@ pub struct Job {
     pub stage: &'static dyn Stage,
     /// The task; its output and work folders are chosen when it starts.
     pub task: Task,
+    /// The device that the workflow asks for, if it does.
+    pub device: Option<String>,
     /// Whether the bytes of its results are kept in the store.
     pub store: bool,
     /// Units whose bytes were not kept and must be made again first, in order.
@@ -45,6 +47,18 @@ impl Job {
     pub fn runner(&self) -> Runner {
         self.stage.spec().runner
     }
+
+    /// The digests of all files that it reads.
+    #[must_use]
+    pub fn reads(&self) -> HashSet<Digest> {
+        let members = self.task.inputs.values().flatten();
+        let artifacts = members.flat_map(|member| match &member.value {
+            InputValue::One(artifact) => vec![artifact],
+            InputValue::Items(items) => items.values().collect(),
+            InputValue::Document(_) => Vec::new(),
+        });
+        artifacts.flat_map(|artifact| &artifact.files).filter_map(|file| file.digest.parse().ok()).collect()
+    }
 }
 
 impl State<'_> {
@@ -57,8 +71,9 @@ impl State<'_> {
         self.add_prelude(&unit.inputs, &mut prelude, &mut BTreeSet::new())?;
         let task = self.task(&unit.id, &unit.inputs);
         let stage = self.stages[unit.id.node.index()];
-        let store = self.graph.node(unit.id.node).store;
-        Ok(Job { id: unit.id, key: unit.key, record: unit.record, stage, task, store, prelude })
+        let node = self.graph.node(unit.id.node);
+        let device = node.resources.device.map(|device| device.to_string());
+        Ok(Job { id: unit.id, key: unit.key, record: unit.record, stage, task, device, store: node.store, prelude })
     }
 
     /// What a unit will need.

@@ -70,7 +70,7 @@ impl Performer<'_> {
         job.task.earlier = earlier.iter().map(|attempt| attempt.folder.join("work")).collect();
         job.task.resources.threads = grant.threads;
         job.task.resources.memory_bytes = grant.memory_bytes;
-        job.task.resources.device.clone_from(&self.device);
+        job.task.resources.device.clone_from(job.device.as_ref().unwrap_or(&self.device));
         let outcome = match job.runner() {
             Runner::Native => run_here(job.stage, &job.task, self.cancel, event)?,
             Runner::Torch => self.workers.run(&job.task, &grant.gpus, self.cancel, event)?,

@@ -203,8 +203,10 @@ pub struct State<'g> {
     pub transient: HashMap<Digest, UnitId>,
     /// Documents that have been read, by their digest.
     pub documents: RefCell<HashMap<Digest, Arc<Value>>>,
-    /// What went wrong without making a result wrong.
+    /// What went wrong without making a result wrong, until somebody tells it.
     pub warnings: Vec<String>,
+    /// Units that failed before they could run, since their stage cannot use what they read; until somebody tells it.
+    pub refused: Vec<(UnitId, ErrorReport)>,
     forced: Forced,
     history: History,
     queue: VecDeque<Touch>,
@@ -239,6 +241,7 @@ impl<'g> State<'g> {
             transient: HashMap::new(),
             documents: RefCell::default(),
             warnings: Vec::new(),
+            refused: Vec::new(),
             forced,
             history,
             queue: VecDeque::new(),
@@ -285,9 +288,9 @@ impl<'g> State<'g> {
         self.end_unit(unit, UnitState::Failed(report));
     }
 
-    /// The keys of the last time, with those of this run.
-    pub fn into_history(self) -> History {
-        self.history
+    fn refuse(&mut self, unit: &UnitId, report: ErrorReport) {
+        self.refused.push((unit.clone(), report.clone()));
+        self.fail(unit, report);
     }
 
     /// The keys of the last time, with those of this run so far.
@@ -353,11 +356,11 @@ impl<'g> State<'g> {
         let items = match self.items_of(node, phase) {
             Ok(items) => items,
             Err(super::gather::NotReady::Pending(waits_for)) => {
-                self.nodes[node.index()].waits_for = Some(waits_for);
+                self.wait_for(node, waits_for);
                 return;
             }
             Err(super::gather::NotReady::Blocked(by)) => {
-                self.nodes[node.index()].status = Status::Blocked(by);
+                self.nodes[node.index()].status = Status::Blocked(format!("`{by}` before it failed"));
                 self.lose_all(node);
                 self.tell_consumers(node, None);
                 return;
@@ -366,7 +369,7 @@ impl<'g> State<'g> {
                 let unit = UnitId { node, phase, item: None };
                 self.nodes[node.index()].phases[phase].units = Some(BTreeMap::from([(None, UnitState::Waiting)]));
                 self.nodes[node.index()].phases[phase].open = 1;
-                self.fail(&unit, report);
+                self.refuse(&unit, report);
                 return;
             }
         };
@@ -407,14 +410,12 @@ impl<'g> State<'g> {
     fn try_unit(&mut self, unit: &UnitId) {
         match self.gather(unit) {
             Ok((record, inputs)) => self.look_up(unit, record, inputs),
-            Err(super::gather::NotReady::Pending(waits_for)) => {
-                self.nodes[unit.node.index()].waits_for = Some(waits_for);
-            }
+            Err(super::gather::NotReady::Pending(waits_for)) => self.wait_for(unit.node, waits_for),
             Err(super::gather::NotReady::Blocked(_)) => {
                 self.lose_ports(unit);
                 self.end_unit(unit, UnitState::Blocked);
             }
-            Err(super::gather::NotReady::Invalid(report)) => self.fail(unit, report),
+            Err(super::gather::NotReady::Invalid(report)) => self.refuse(unit, report),
         }
     }
 
@@ -426,6 +427,13 @@ impl<'g> State<'g> {
         let Some(manifest) = self.find(&unit.key) else { return false };
         self.complete(&unit.id, &manifest, true);
         true
+    }
+
+    /// Remembers what a node waits for; that a later phase of it waits for an earlier one tells nobody anything.
+    fn wait_for(&mut self, node: NodeIndex, name: String) {
+        if self.graph.node(node).name != name {
+            self.nodes[node.index()].waits_for = Some(name);
+        }
     }
 
     fn look_up(&mut self, unit: &UnitId, record: KeyRecord, inputs: BTreeMap<String, Vec<Gathered>>) {

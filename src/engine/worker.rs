@@ -12,10 +12,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, unbounded};
-use nnflow_stage::{ErrorKind, ErrorReport, Outcome, Reply, Request, StageEvent, Task, WORKER_PROTOCOL};
+use nnflow_stage::{ErrorKind, ErrorReport, Outcome, Reply, Request, StageError, StageEvent, Task, WORKER_PROTOCOL};
 
 /// How often a wait looks whether the run is to stop.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// How many of the last lines of a worker's error output are told when it dies.
+const LAST_LINES: usize = 20;
 
 /// The workers of a run: those that are idle, and how to start one.
 #[derive(Debug)]
@@ -55,7 +58,7 @@ impl WorkerPool {
         cancel: &AtomicBool,
         event: &mut dyn FnMut(StageEvent),
     ) -> Result<Outcome, ErrorReport> {
-        let mut worker = self.take(gpus)?;
+        let mut worker = self.take(gpus, cancel)?;
         let result = worker.serve(task, cancel, event);
         match result {
             Ok(outcome) => {
@@ -68,7 +71,11 @@ impl WorkerPool {
                 Err(report)
             }
             Err(Ended::Reported(report)) => Err(report),
-            Err(Ended::Died) => Err(worker.obituary(event)),
+            Err(Ended::Died) => {
+                let (report, last_lines) = worker.obituary();
+                last_lines.into_iter().for_each(|line| event(StageEvent::Log { line }));
+                Err(report)
+            }
         }
     }
 
@@ -76,14 +83,14 @@ impl WorkerPool {
         self.idle.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    fn take(&self, gpus: &[usize]) -> Result<Worker, ErrorReport> {
+    fn take(&self, gpus: &[usize], cancel: &AtomicBool) -> Result<Worker, ErrorReport> {
         {
             let mut idle = self.idle();
             if let Some(position) = idle.iter().position(|worker| worker.gpus == gpus) {
                 return Ok(idle.swap_remove(position));
             }
         }
-        Worker::start(&self.program, gpus)
+        Worker::start(&self.program, gpus, cancel)
     }
 }
 
@@ -94,7 +101,7 @@ enum Ended {
 }
 
 impl Worker {
-    fn start(program: &Path, gpus: &[usize]) -> Result<Self, ErrorReport> {
+    fn start(program: &Path, gpus: &[usize], cancel: &AtomicBool) -> Result<Self, ErrorReport> {
         let mut command = Command::new(program);
         command.arg("worker").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // A group of its own keeps the terminal's Ctrl-C from killing the worker before it has left its checkpoint.
@@ -121,12 +128,22 @@ impl Worker {
             line.unwrap_or_else(|error| format!("the worker's error output cannot be read: {error}"))
         });
         let mut worker = Self { child, input, replies, errors, gpus: gpus.to_vec() };
-        worker.greet(program)?;
+        worker.greet(program, cancel)?;
         Ok(worker)
     }
 
-    fn greet(&mut self, program: &Path) -> Result<(), ErrorReport> {
-        match self.replies.recv() {
+    /// Waits until the worker says that it is ready, which may take as long as libtorch takes to be loaded.
+    fn greet(&mut self, program: &Path, cancel: &AtomicBool) -> Result<(), ErrorReport> {
+        let reply = loop {
+            match self.replies.recv_timeout(LOOK_AGAIN) {
+                Err(RecvTimeoutError::Timeout) if cancel.load(Ordering::Relaxed) => {
+                    return Err(StageError::interrupted().report());
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                reply => break reply,
+            }
+        };
+        match reply {
             Ok(Ok(Reply::Ready { protocol: WORKER_PROTOCOL, .. })) => Ok(()),
             Ok(Ok(Reply::Ready { protocol, version, .. })) => Err(ErrorReport {
                 hint: Some("install both programs from the same version with `cargo xtask install`".to_owned()),
@@ -138,7 +155,14 @@ impl Worker {
                     ),
                 )
             }),
-            _ => Err(self.obituary(&mut |_| {})),
+            other => {
+                let (report, last_lines) = self.obituary();
+                let nonsense = match other {
+                    Ok(Err(error)) => Some(nonsense(&error)),
+                    _ => None,
+                };
+                Err(ErrorReport { details: nonsense.into_iter().chain(last_lines).collect(), ..report })
+            }
         }
     }
 
@@ -160,7 +184,7 @@ impl Worker {
                 Ok(Ok(Reply::Failed { report })) => return Err(Ended::Reported(report)),
                 Ok(Ok(Reply::Ready { .. })) | Err(RecvTimeoutError::Timeout) => {}
                 Ok(Err(error)) => {
-                    event(StageEvent::Log { line: format!("the worker wrote what is not a reply: {error}") });
+                    event(StageEvent::Log { line: nonsense(&error) });
                     return Err(Ended::Died);
                 }
                 Err(RecvTimeoutError::Disconnected) => return Err(Ended::Died),
@@ -176,27 +200,23 @@ impl Worker {
         self.input.write_all(&line).and_then(|()| self.input.flush()).map_err(|_| Ended::Died)
     }
 
-    /// Ends the process and tells how it had ended.
-    fn obituary(&mut self, event: &mut dyn FnMut(StageEvent)) -> ErrorReport {
+    /// Ends the process and tells how it had ended, and the last lines that it wrote.
+    fn obituary(&mut self) -> (ErrorReport, Vec<String>) {
         // A worker that wrote garbage still runs; one that has died ignores this.
         let killed_here = matches!(self.child.try_wait(), Ok(None)) && self.child.kill().is_ok();
         let status = self.child.wait();
-        let mut last = Vec::new();
-        for line in self.errors.iter() {
-            event(StageEvent::Log { line: line.clone() });
-            last.push(line);
-        }
+        let mut last_lines: Vec<String> = self.errors.iter().collect();
         let ending = match (&status, killed_here) {
             (_, true) => "broke the protocol and was ended".to_owned(),
             (Ok(status), false) => describe(*status),
             (Err(error), false) => format!("ended, and how cannot be told: {error}"),
         };
-        let kept = last.len().saturating_sub(20);
         let kind = match &status {
             Ok(status) if status.signal() == Some(libc::SIGKILL) && !killed_here => ErrorKind::Resource,
             _ => ErrorKind::Internal,
         };
-        ErrorReport { details: last.split_off(kept), ..ErrorReport::new(kind, format!("the worker {ending}")) }
+        let told = last_lines.split_off(last_lines.len().saturating_sub(LAST_LINES));
+        (ErrorReport::new(kind, format!("the worker {ending}")), told)
     }
 }
 
@@ -207,6 +227,10 @@ impl Drop for Worker {
             self.child.wait().ok();
         }
     }
+}
+
+fn nonsense(error: &std::io::Error) -> String {
+    format!("the worker wrote what is not a reply: {error}")
 }
 
 fn describe(status: ExitStatus) -> String {

@@ -5,15 +5,16 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use crate::cli::complain;
 use crate::engine::events::{Listener, RunEvent};
 
 /// Writes a run's events to `events.jsonl` and what nodes say to `logs/NODE.log`.
 #[derive(Debug)]
 pub struct Journal {
     events: BufWriter<File>,
-    logs: PathBuf,
+    logs: Option<PathBuf>,
     open: HashMap<String, File>,
-    failure: Option<std::io::Error>,
+    broken: bool,
 }
 
 impl Journal {
@@ -25,29 +26,23 @@ impl Journal {
         let logs = folder.join("logs");
         fs_err::create_dir_all(&logs)?;
         let events = BufWriter::new(File::create(folder.join("events.jsonl"))?);
-        Ok(Self { events, logs, open: HashMap::new(), failure: None })
+        Ok(Self { events, logs: Some(logs), open: HashMap::new(), broken: false })
     }
 
     /// A journal that only writes events, to a file that the user named.
     ///
     /// # Errors
     /// If the file cannot be made.
-    pub fn events_to(path: &Path, logs: &Path) -> std::io::Result<Self> {
+    pub fn events_to(path: &Path) -> std::io::Result<Self> {
         let events = BufWriter::new(fs_err::File::create(path)?.into_parts().0);
-        Ok(Self { events, logs: logs.to_path_buf(), open: HashMap::new(), failure: None })
-    }
-
-    /// The first thing that went wrong in writing; a run does not fail for it, but it is told.
-    pub fn failure(&mut self) -> Option<std::io::Error> {
-        let flushed = self.events.flush();
-        self.failure.take().or(flushed.err())
+        Ok(Self { events, logs: None, open: HashMap::new(), broken: false })
     }
 
     fn write(&mut self, event: &RunEvent) -> std::io::Result<()> {
-        if let RunEvent::Log { node, case, line } = event {
+        if let (RunEvent::Log { node, case, line }, Some(logs)) = (event, &self.logs) {
             let prefix = case.as_ref().map_or_else(String::new, |case| format!("{case}: "));
-            let log = self.log_of(node)?;
-            writeln!(log, "{prefix}{line}")?;
+            let path = logs.join(format!("{node}.log"));
+            writeln!(self.log_of(node, &path)?, "{prefix}{line}")?;
         }
         serde_json::to_writer(&mut self.events, event)?;
         self.events.write_all(b"\n")?;
@@ -55,9 +50,8 @@ impl Journal {
         if matches!(event, RunEvent::UnitProgress { .. }) { Ok(()) } else { self.events.flush() }
     }
 
-    fn log_of(&mut self, node: &str) -> std::io::Result<&mut File> {
+    fn log_of(&mut self, node: &str, path: &Path) -> std::io::Result<&mut File> {
         if !self.open.contains_key(node) {
-            let path = self.logs.join(format!("{node}.log"));
             let file = File::options().create(true).append(true).open(path)?;
             self.open.insert(node.to_owned(), file);
         }
@@ -66,9 +60,12 @@ impl Journal {
 }
 
 impl Listener for Journal {
+    /// A record that cannot be written is no reason to end the run, but it is told once.
     fn hear(&mut self, event: &RunEvent) {
         if let Err(error) = self.write(event) {
-            self.failure.get_or_insert(error);
+            if !std::mem::replace(&mut self.broken, true) {
+                complain(&format!("warning: the record of this run is incomplete: {error}"));
+            }
         }
     }
 }

@@ -193,7 +193,7 @@ impl LayerReader<'_> {
 
     /// What `--set` gives, each as a layer of its own.
     fn sets(&mut self) -> Vec<Table> {
-        let parsed: Vec<_> = self.options.sets.iter().map(|set| parse_set(set)).collect();
+        let parsed: Vec<_> = self.options.sets.iter().map(|set| parse_set(set).and_then(without_extends)).collect();
         parsed.into_iter().filter_map(|set| set.map_err(|diagnostic| self.diagnostics.push(diagnostic)).ok()).collect()
     }
 }
@@ -241,6 +241,16 @@ fn parse_set(set: &str) -> Result<Table, Diagnostic> {
     let place = Place::new(&source, key.len() + 1..set.len());
     table.entries.iter_mut().for_each(|entry| replace_leaf(entry, &source, &place, text.trim()));
     Ok(table)
+}
+
+/// What a workflow inherits is settled before anything is set.
+fn without_extends(table: Table) -> Result<Table, Diagnostic> {
+    match table.get("extends") {
+        None => Ok(table),
+        Some(entry) => Err(Diagnostic::error("`extends` cannot be set on the command line")
+            .at(&entry.key_place, "it has to stand in the file")
+            .hint("copy the workflow and change its `extends`")),
+    }
 }
 
 fn replace_leaf(entry: &mut Entry, source: &Arc<Source>, place: &Place, text: &str) {

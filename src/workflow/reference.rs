@@ -1,7 +1,7 @@
 //! References: what an input is connected to.
 //!
 //! ```text
-//! reference = NAME [ "[" AXIS "=" VALUE { "," AXIS "=" VALUE } "]" ] [ "." PORT ]
+//! reference = NAME [ "[" AXIS "=" VALUE { "," AXIS "=" VALUE } "]" ] [ "." PORT ]      VALUE may be *
 //! ```
 
 use std::ops::Range;
@@ -45,9 +45,12 @@ impl Reference {
 pub struct Pick {
     /// The producer's axis.
     pub axis: Located<String>,
-    /// A value of that axis, or the name of an axis of the consumer.
+    /// A value of that axis, the name of an axis of the consumer, or [`ALL_VALUES`].
     pub value: Located<String>,
 }
+
+/// Picks every value of an axis, also where the consumer runs over that axis itself.
+pub const ALL_VALUES: &str = "*";
 
 /// Parses a reference that stands as a string at `place`.
 pub(super) fn parse(text: &str, place: &Place) -> Result<Reference, SyntaxProblem> {
@@ -124,7 +127,10 @@ fn parse_pick(
     };
     let (axis, axis_range) = cursor.expect_word("expected `axis=value`")?;
     cursor.expect_symbol("=")?;
-    let (value, value_range) = cursor.expect_value("expected a value of the axis")?;
+    let (value, value_range) = match cursor.take_symbol_range(ALL_VALUES) {
+        Some(range) => (ALL_VALUES.to_owned(), range),
+        None => cursor.expect_value("expected a value of the axis, or `*` for all")?,
+    };
     let pick = Pick { axis: locate(axis, &axis_range), value: locate(value, &value_range) };
     Ok((pick, axis_range))
 }

@@ -34,7 +34,7 @@ impl SyntaxProblem {
 }
 
 /// Longer symbols come first, so that `==` is not read as two `=`.
-const SYMBOLS: &[&str] = &["==", "!=", "=", "(", ")", "[", "]", ","];
+const SYMBOLS: &[&str] = &["==", "!=", "=", "(", ")", "[", "]", ",", "*"];
 
 /// Cuts a text into tokens.
 pub(super) fn tokens(text: &str) -> Result<Vec<Token>, SyntaxProblem> {
@@ -100,6 +100,12 @@ impl Cursor {
         let found = matches!(self.peek(), Some(Token { kind: TokenKind::Symbol(next), .. }) if *next == symbol);
         self.next += usize::from(found);
         found
+    }
+
+    /// Takes the next token if it is this symbol, and tells where it stood.
+    pub(super) fn take_symbol_range(&mut self, symbol: &str) -> Option<Range<usize>> {
+        let range = self.peek()?.range.clone();
+        self.take_symbol(symbol).then_some(range)
     }
 
     /// Takes the next token if it is this word.

@@ -1,3 +1,13 @@
 //! The tests that look at nnflow from outside: one binary, one module a subject.
 
+mod commands;
+mod crash;
+mod dataset;
+mod explain;
+mod keys;
+mod misuse;
+mod predict;
+mod reuse;
+mod support;
 mod tidy;
+mod worker;

@@ -176,6 +176,13 @@ impl Project {
         self.start_with_worker(script, arguments).wait()
     }
 
+    /// Writes a shell script that can be run.
+    pub(crate) fn script(&self, file: &str, text: &str) {
+        self.write(file, format!("#!/bin/sh\n{text}\n"));
+        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs_err::set_permissions(self.path(file), executable).expect("the script can be made executable");
+    }
+
     /// Starts to run the workflow.
     pub(crate) fn start(&self, arguments: &[&str]) -> Running {
         Running::of(&mut self.command(&["run"]), arguments)
@@ -183,12 +190,9 @@ impl Project {
 
     /// Starts to run the workflow with a worker of one's own: a shell script, in which `$NNFLOW_WORKER` is the real one.
     pub(crate) fn start_with_worker(&self, script: &str, arguments: &[&str]) -> Running {
-        self.write("worker", format!("#!/bin/sh\n{script}\n"));
-        let program = self.path("worker");
-        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        fs_err::set_permissions(&program, executable).expect("the script can be made executable");
+        self.script("worker", script);
         let mut command = self.command(&["run"]);
-        command.env("NNFLOW_WORKER", worker()).env("NNFLOW_TORCH", program);
+        command.env("NNFLOW_WORKER", worker()).env("NNFLOW_TORCH", self.path("worker"));
         Running::of(&mut command, arguments)
     }
 
@@ -388,8 +392,10 @@ impl Run {
 
 /// Sends a signal, such as `KILL`, to processes.
 pub(crate) fn signal(name: &str, processes: &[u32]) {
-    let status = Command::new("kill").arg(format!("-{name}")).args(processes.iter().map(u32::to_string)).status();
-    assert!(status.expect("kill can be started").success(), "kill -{name} {processes:?}");
+    // The shell's own `kill`, since not every machine has it as a program.
+    let mut command = Command::new("sh");
+    command.args(["-c", "kill \"$@\"", "sh", &format!("-{name}")]).args(processes.iter().map(u32::to_string));
+    assert!(command.status().expect("a shell can be started").success(), "kill -{name} {processes:?}");
 }
 
 /// A set of names.
@@ -412,7 +418,7 @@ fn program() -> Command {
 }
 
 /// The worker that was built beside nnflow.
-fn worker() -> PathBuf {
+pub(crate) fn worker() -> PathBuf {
     let worker = Path::new(env!("CARGO_BIN_EXE_nnflow")).with_file_name("nnflow-torch");
     assert!(worker.is_file(), "there is no {}: `cargo xtask test` builds it and runs the tests", worker.display());
     worker

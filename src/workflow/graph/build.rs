@@ -85,6 +85,8 @@ impl<'w, 'd> Builder<'w, 'd> {
                 AxisOrigin::Listed => known = false,
                 // One value gives no pair, which is fine.
                 AxisOrigin::Pairs { of } => known &= workflow.axis(of).is_some_and(|base| !base.values.is_empty()),
+                // A model that is named gives its values later.
+                AxisOrigin::Model if workflow.model.is_some() => known = false,
                 AxisOrigin::Model => {
                     known = false;
                     self.diagnostics.push(

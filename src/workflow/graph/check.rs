@@ -9,7 +9,7 @@ use super::{SourceSpec, StageTable};
 use crate::diagnostic::{Diagnostic, Diagnostics, Located, listed, nearest, suggestion};
 use crate::workflow::condition_parser::Mention;
 use crate::workflow::model::{AxisOrigin, InputDeclaration, StageDeclaration, Workflow};
-use crate::workflow::reference::Reference;
+use crate::workflow::reference::{ALL_VALUES, Reference};
 use crate::workflow::tree::shortened;
 
 /// A stage of the workflow that fits the stage which it uses.
@@ -312,7 +312,7 @@ impl<'w> Checker<'w, '_> {
     fn unknown_value(&self, stage: &StageDeclaration, axis: &str, value: &Located<String>) -> Option<Diagnostic> {
         let axis = self.workflow.axis(axis)?;
         let own: Vec<&str> = stage.over.iter().map(|name| name.value.as_str()).collect();
-        let known = axis.known.contains(&value.value) || own.contains(&value.value.as_str());
+        let known = axis.known.contains(&value.value) || own.contains(&value.value.as_str()) || value.value == ALL_VALUES;
         // Which values a model gives is its own affair; a pick that no condition guards fails when it is followed.
         if known || axis.values.is_empty() || axis.origin == AxisOrigin::Model {
             return None;

@@ -8,7 +8,7 @@ use nnflow_stage::Axes;
 use super::check::CheckedReference;
 use crate::diagnostic::{Diagnostic, listed};
 use crate::workflow::model::{Axis, StageDeclaration, Workflow};
-use crate::workflow::reference::Pick;
+use crate::workflow::reference::{ALL_VALUES, Pick};
 
 /// A stage multiplied along its axes: node `first + Σ digit · stride` has the values at these digits.
 #[derive(Debug)]
@@ -154,6 +154,9 @@ fn extended(found: &[(usize, Axes)], axis: &Axis, stride: usize, digits: &[usize
 
 /// A value of the axis itself goes first, then an axis of the consumer.
 fn pick_rule(axis: &Axis, pick: &Pick, consumer: &Layout<'_>) -> Rule {
+    if pick.value.value == ALL_VALUES {
+        return Rule::Fixed((0..axis.values.len()).collect());
+    }
     let position_of = |name: &str| axis.values.iter().position(|value| value.name == name);
     if let Some(digit) = position_of(&pick.value.value) {
         return Rule::Fixed(vec![digit]);

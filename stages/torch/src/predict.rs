@@ -118,10 +118,9 @@ fn input_image(context: &Context<'_>, artifact: &Artifact, classes: &Classes) ->
 }
 
 fn options(settings: &Settings, record: &ModelRecord, average: Average) -> InferenceOptions {
-    /// What a GPU is taken to have where nobody says.
-    const GPU_BYTES: f64 = 8.0 * 1024.0 * 1024.0 * 1024.0;
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a number of bytes")]
-    let device_memory = (settings.gpu_sums * GPU_BYTES) as u64;
+    const GIBIBYTE: f64 = 1024.0 * 1024.0 * 1024.0;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates, which is what is wanted")]
+    let device_memory = (settings.gpu_sums * GIBIBYTE) as u64;
     InferenceOptions {
         patch: record.patch_size.clone(),
         step: settings.step,

@@ -190,7 +190,7 @@ fn write_model(
         architecture: setup.plan.architecture.clone(),
         input_channels: setup.input_channels(),
         outputs: setup.classes.outputs(),
-        deep_supervision: setup.settings.deep_supervision,
+        deep_supervision: setup.architecture.deep_supervision,
         patch_size: setup.plan.patch_size.clone(),
         mirror_axes: setup.mirror_axes(),
         classes: setup.classes.clone(),

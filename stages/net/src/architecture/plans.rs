@@ -39,6 +39,7 @@ struct Keywords {
     nonlin_kwargs: Option<ActivationKeywords>,
     #[serde(default)]
     pooling: Pooling,
+    deep_supervision: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -66,8 +67,9 @@ fn default_epsilon() -> f64 {
 impl Architecture {
     /// Reads the object `architecture` of a configuration in nnU-Net's plans.json.
     ///
-    /// The class is told by the last part of `network_class_name`; `Unet2018` is a class of ours. Besides nnU-Net's keys,
-    /// `pooling` may be `strided_convolution` (the default) or `maximum`.
+    /// The class is told by the last part of `network_class_name`; `UNet2018` is a class of ours. Besides nnU-Net's keys,
+    /// `pooling` may be `strided_convolution` (the default) or `maximum`, and `deep_supervision` may be `false` for a
+    /// network that has no outputs at lower resolutions whatever the training asks for.
     ///
     /// # Errors
     /// [`ArchitectureError`] where a key is missing, unknown, or asks for what no network here can do.
@@ -104,7 +106,7 @@ impl Architecture {
             convolution_bias: keywords.conv_bias,
             norm_epsilon: keywords.norm_op_kwargs.map_or_else(default_epsilon, |norm| norm.eps),
             pooling: keywords.pooling,
-            deep_supervision,
+            deep_supervision: deep_supervision && keywords.deep_supervision.unwrap_or(true),
         };
         description.try_into()
     }
@@ -147,8 +149,8 @@ fn kind(class: &str) -> Result<NetworkKind, ArchitectureError> {
     match last_part(class) {
         "PlainConvUNet" => Ok(NetworkKind::PlainConvUNet),
         "ResidualEncoderUNet" => Ok(NetworkKind::ResidualEncoderUNet),
-        "Unet2018" => Ok(NetworkKind::Unet2018),
-        _ => Err(unsupported("network_class_name", "`…PlainConvUNet`, `…ResidualEncoderUNet` or `…Unet2018`", class)),
+        "UNet2018" => Ok(NetworkKind::Unet2018),
+        _ => Err(unsupported("network_class_name", "`…PlainConvUNet`, `…ResidualEncoderUNet` or `…UNet2018`", class)),
     }
 }
 

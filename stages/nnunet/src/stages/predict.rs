@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::documents::unknown_port;
 use crate::export::ExportPlan;
-use crate::train::settings::{COUNT, SHARE, parameter};
+use crate::train::settings::{COUNT, POSITIVE, parameter};
 use crate::train::slices::{Classes, FoldCases};
 
 /// The stage.
@@ -68,10 +68,10 @@ static PARAMETERS: &[Parameter] = &[
     ),
     parameter(
         "gpu_sums",
-        SHARE,
-        "0.5",
-        "",
-        "the share of a GPU's memory that the sums over windows may take; larger ones stay in main memory",
+        POSITIVE,
+        "4.0",
+        "GiB",
+        "how much of a GPU's memory the sums over windows may take; larger ones stay in main memory; no result depends on it",
     ),
 ];
 

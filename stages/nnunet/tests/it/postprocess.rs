@@ -241,7 +241,6 @@ fn deciding_on_several_rules_at_once_is_deciding_on_one_after_the_other() {
         };
         let cases = [case()?, case()?];
         let (description, targets) = &kinds[usize::from(source.arbitrary::<bool>()?)];
-        eprintln!("STEPS {:?}", tried_one_by_one(&cases, targets, Some(4)));
         assert_eq!(rules_of("nnunet-v2", &cases, description), tried_one_by_one(&cases, targets, Some(4)));
         Ok(())
     })
