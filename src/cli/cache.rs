@@ -157,3 +157,20 @@ fn gc(store: &Store, options: &GcOptions) -> Result<Exit, Failed> {
     ));
     Ok(Exit::Done)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_ages_are_given_in_units_of_people() {
+        assert_eq!(gibibytes(1.5), 3 << 29);
+        assert_eq!(gibibytes(-1.0), 0);
+        assert_eq!(days(0.5).ok(), Some(Duration::from_secs(12 * 3600)));
+    }
+
+    #[test]
+    fn an_age_below_zero_is_refused() {
+        assert!(days(-1.0).is_err());
+    }
+}

@@ -82,3 +82,23 @@ pub(crate) fn worker_program() -> PathBuf {
     let beside = std::env::current_exe().ok().and_then(|program| Some(program.parent()?.join("nnflow-torch")));
     beside.filter(|program| program.is_file()).unwrap_or_else(|| PathBuf::from("nnflow-torch"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_wins_over_the_workflow() {
+        let arguments = MachineArguments { threads: Some(3), memory: Some(0.5), ..MachineArguments::default() };
+        let settings = Settings { threads: Some(7), memory_bytes: Some(1), gpus: Some(2), device: Some(Device::Cpu) };
+        assert_eq!(arguments.capacity(&settings), Capacity { threads: 3, memory_bytes: 1 << 29, gpus: 2 });
+        assert_eq!(arguments.device(&settings), "cpu");
+    }
+
+    #[test]
+    fn without_any_word_the_machine_decides_and_takes_a_gpu_where_there_is_one() {
+        let capacity = MachineArguments::default().capacity(&Settings::default());
+        assert!(capacity.threads >= 1 && capacity.memory_bytes > 0, "{capacity:?}");
+        assert_eq!(MachineArguments::default().device(&Settings::default()), "auto");
+    }
+}

@@ -127,3 +127,15 @@ pub(crate) fn complain(text: &str) {
     // Nobody is left to be told where standard error is closed.
     writeln!(std::io::stderr().lock(), "{}", text.trim_end()).unwrap_or(());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_error_has_its_exit_code() {
+        let kinds =
+            [ErrorKind::Internal, ErrorKind::Resource, ErrorKind::Input, ErrorKind::Storage, ErrorKind::Interrupted];
+        assert_eq!(kinds.map(|kind| exit_of(kind) as u8), [1, 1, 2, 4, 75]);
+    }
+}

@@ -1,6 +1,6 @@
 //! `nnflow run`: runs a workflow.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -307,9 +307,7 @@ fn exit(state: &State<'_>, end: &RunEnd, checked: &[Checked], problems: &[String
     if !problems.is_empty() {
         return Exit::WrongInput;
     }
-    let is_open = |index: &NodeIndex| {
-        !matches!(state.nodes[index.index()].status, Status::Done | Status::Skipped(_))
-    };
+    let is_open = |index: &NodeIndex| !matches!(state.nodes[index.index()].status, Status::Done | Status::Skipped(_));
     if state.wanted.iter().any(is_open) {
         return if end.interrupted { Exit::Interrupted } else { Exit::StageFailed };
     }
@@ -348,39 +346,66 @@ fn dry_run(session: &Session, options: &RunOptions) -> Result<Exit, Failed> {
 /// How a node stands, in one line.
 pub(crate) fn describe(state: &State<'_>, node: NodeIndex) -> String {
     let node_state = &state.nodes[node.index()];
-    let tally = state.tally(node);
     match &node_state.status {
         Status::Done => "cached".to_owned(),
         Status::Skipped(reason) => format!("skipped: {reason}"),
         Status::Blocked(reason) => format!("cannot run: {reason}"),
         Status::Failed => {
             let refused = state.refused.iter().find(|(unit, _)| unit.node == node);
-            refused.map_or_else(|| "failed".to_owned(), |(_, report)| format!("fails before it runs: {}", report.message))
+            refused
+                .map_or_else(|| "failed".to_owned(), |(_, report)| format!("fails before it runs: {}", report.message))
         }
         Status::Waiting => unknown(node_state.waits_for.as_deref()),
         Status::Active => {
-            let units = node_state.phases.iter().filter_map(|phase| phase.units.as_ref()).flatten();
-            let ready: Vec<_> = units
-                .filter_map(|(item, unit)| match unit {
-                    UnitState::Ready(reason) => Some((item.as_deref(), reason)),
-                    _ => None,
-                })
-                .collect();
-            match ready.first() {
-                None => unknown(node_state.waits_for.as_deref()),
-                Some((None, reason)) => format!("will run: {reason}"),
-                Some((Some(case), reason)) => {
-                    let (ready, cached) = (ready.len(), tally.found);
-                    format!("will run {ready} of {} cases ({cached} cached): `{case}`: {reason}", tally.total)
-                }
-            }
+            let mut phases = node_state.phases.iter().filter_map(|phase| phase.units.as_ref());
+            phases.find_map(what_must_run).unwrap_or_else(|| unknown(node_state.waits_for.as_deref()))
         }
     }
+}
+
+/// What of a phase must run, and why; nothing where nothing of it is known to have to.
+fn what_must_run(units: &BTreeMap<Option<Arc<str>>, UnitState>) -> Option<String> {
+    let mut ready = units.iter().filter_map(|(case, unit)| match unit {
+        UnitState::Ready(reason) => Some((case.as_deref(), reason)),
+        _ => None,
+    });
+    let (case, reason) = ready.next()?;
+    let Some(case) = case else { return Some(format!("will run: {reason}")) };
+    let cached = units.values().filter(|unit| matches!(unit, UnitState::Done { .. })).count();
+    let (count, all) = (ready.count() + 1, units.len());
+    Some(format!("will run {count} of {all} cases ({cached} cached): `{case}`: {reason}"))
 }
 
 fn unknown(waits_for: Option<&str>) -> String {
     match waits_for {
         Some(node) => format!("unknown until `{node}` has run"),
         None => "unknown until what it reads has run".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_the_users_fault_decides_about_the_exit_code() {
+        let kinds = [ErrorKind::Input, ErrorKind::Storage, ErrorKind::Internal];
+        assert_eq!(worst(kinds.into_iter()), Some(ErrorKind::Storage));
+        assert_eq!(worst([ErrorKind::Input].into_iter()), Some(ErrorKind::Input));
+        assert_eq!(worst(std::iter::empty()), None);
+    }
+
+    #[test]
+    fn of_cases_the_first_one_that_must_run_gives_the_reason() {
+        let unit = |name: &str, unit| (Some(Arc::from(name)), unit);
+        let done = UnitState::Done { key: nnflow_cache::Key::of(&json!(1)), hit: true };
+        let ready = |reason: &str| UnitState::Ready(reason.to_owned());
+        let units = BTreeMap::from([
+            unit("a", done),
+            unit("b", ready("new")),
+            unit("c", ready("other")),
+            unit("d", UnitState::Waiting),
+        ]);
+        assert_eq!(what_must_run(&units).as_deref(), Some("will run 2 of 4 cases (1 cached): `b`: new"));
     }
 }

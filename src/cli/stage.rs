@@ -199,3 +199,23 @@ fn describe_parameters(parameters: &[Parameter], indent: &str, text: &mut String
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_parameter_is_read_as_toml_or_else_as_text() {
+        let read = ["3", "[1.5, 2]", "\"3\"", "auto", "true", "a = b"].map(toml_value);
+        assert_eq!(read, [json!(3), json!([1.5, 2]), json!("3"), json!("auto"), json!(true), json!("a = b")]);
+    }
+
+    #[test]
+    fn a_wrong_parameter_is_told_with_its_place() {
+        let path = vec![Step::Key("optimizer".to_owned()), Step::Key("betas".to_owned()), Step::Index(1)];
+        let problem = ParameterProblem::Invalid { path, expected: "a number".to_owned(), found: "\"x\"".to_owned() };
+        assert_eq!(describe_problem(&problem), "`optimizer.betas.1`: expected a number, found `\"x\"`");
+    }
+}

@@ -44,3 +44,20 @@ fn is_workflow(path: &Path) -> bool {
 pub(crate) fn nodes(graph: &Graph, pattern: &str) -> Result<Vec<NodeIndex>, Failed> {
     graph.find(pattern).map_err(|diagnostic| Failed::Workflow(diagnostic.to_string()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_workflow_is_told_from_other_toml() {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let is_one = |text: &str| {
+            let path = folder.path().join("file.toml");
+            fs_err::write(&path, text).expect("a file can be written");
+            is_workflow(&path)
+        };
+        assert!(is_one("# mine\nextends = \"nnunet-v2\"\n") && is_one("[dataset]\npath = \".\"\n"));
+        assert!(!is_one("[package]\nname = \"x\"\n") && !is_one("# extends\n"));
+    }
+}

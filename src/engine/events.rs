@@ -171,3 +171,39 @@ impl Listener for Listeners {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const TALLY: Tally = Tally { total: 5, found: 3, made: 1, lost: 1 };
+
+    fn check(event: &RunEvent, expected: &serde_json::Value) {
+        assert_eq!(&serde_json::to_value(event).expect("an event is JSON"), expected);
+        assert_eq!(&serde_json::from_value::<RunEvent>(expected.clone()).expect("an event can be read"), event);
+    }
+
+    #[test]
+    fn a_unit_of_a_whole_phase_has_no_case() {
+        let event = RunEvent::UnitStarted { node: "plan".to_owned(), case: None, reason: "why".to_owned() };
+        check(&event, &json!({ "event": "unit_started", "node": "plan", "reason": "why" }));
+    }
+
+    #[test]
+    fn the_end_of_a_node_is_told_beside_its_name() {
+        let end = NodeEnd::Skipped { reason: "why".to_owned() };
+        let event = RunEvent::NodeEnded { node: "plan".to_owned(), end, tally: TALLY };
+        let tally = json!({ "total": 5, "found": 3, "made": 1, "lost": 1 });
+        check(
+            &event,
+            &json!({ "event": "node_ended", "node": "plan", "state": "skipped", "reason": "why", "tally": tally }),
+        );
+    }
+
+    #[test]
+    fn what_was_found_made_or_lost_has_ended() {
+        assert_eq!(TALLY.ended(), 5);
+    }
+}

@@ -68,3 +68,50 @@ fn read(store: &Store, workflow: &str, node: &str) -> Units {
 fn unit(item: Option<&str>, phase: usize) -> String {
     item.map_or_else(|| phase.to_string(), |item| format!("{phase}/{item}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(of: &str) -> Key {
+        Key::of(&json!(of))
+    }
+
+    /// Remembers a key for one unit of `split` and one case of `crop`, and saves `split` only.
+    fn saved() -> (tempfile::TempDir, Store) {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let store = Store::open(folder.path().join("store")).expect("a store can be made");
+        let mut history = History::of("tiny");
+        history.remember("split", None, 0, key("split"));
+        history.remember("crop", Some("case"), 0, key("crop"));
+        history.save(&store, &BTreeSet::from(["split".to_owned()])).expect("the history can be saved");
+        (folder, store)
+    }
+
+    #[test]
+    fn the_last_key_is_known_to_the_next_run() {
+        let (_folder, store) = saved();
+        assert_eq!(History::of("tiny").last(&store, "split", None, 0), Some(key("split")));
+    }
+
+    #[test]
+    fn a_node_that_is_not_saved_is_not_known() {
+        let (_folder, store) = saved();
+        assert_eq!(History::of("tiny").last(&store, "crop", Some("case"), 0), None);
+    }
+
+    #[test]
+    fn another_workflow_has_a_history_of_its_own() {
+        let (_folder, store) = saved();
+        assert_eq!(History::of("other").last(&store, "split", None, 0), None);
+    }
+
+    #[test]
+    fn what_is_saved_adds_to_what_was_saved_before() {
+        let (_folder, store) = saved();
+        let mut history = History::of("tiny");
+        history.remember("split", None, 1, key("second phase"));
+        history.save(&store, &BTreeSet::from(["split".to_owned()])).expect("the history can be saved");
+        assert_eq!(History::of("tiny").last(&store, "split", None, 0), Some(key("split")));
+    }
+}

@@ -1,6 +1,6 @@
 //! The engine: what has to run, in which order, with what, and what became of it.
 //!
-//! - [`state`] knows how far the graph has come; `gather` decides what enters a key; [`record`] tells two keys apart.
+//! - [`state`] knows how far the graph has come, `settle` and `results` move it on; `gather` decides what enters a key; [`record`] tells two keys apart.
 //! - [`schedule`] decides what starts next; [`drive`] is the loop around it.
 //! - [`perform`] runs one job here or in a [`worker`] and publishes what it made.
 //! - [`events`] are what everybody else hears of it.
@@ -14,7 +14,9 @@ pub mod job;
 pub mod metrics;
 pub mod perform;
 pub mod record;
+mod results;
 pub mod schedule;
+mod settle;
 pub mod sources;
 pub mod state;
 mod summary;

@@ -227,3 +227,88 @@ fn storage(error: &nnflow_cache::StoreError) -> ErrorReport {
         ..ErrorReport::new(ErrorKind::Storage, error.to_string())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use nnflow_stage::{FileRef, Member, Phase, PhaseKind, StageError, StageSpec, TaskResources};
+
+    use super::*;
+
+    /// A stage that does what its name says.
+    struct Panics;
+
+    static SPEC: StageSpec = StageSpec {
+        name: "panics",
+        version: 1,
+        summary: "panics",
+        docs: "panics",
+        runner: Runner::Native,
+        inputs: &[],
+        outputs: &[],
+        parameters: &[],
+        axes: &[],
+        draws: false,
+        phases: &[Phase { name: "panic", kind: PhaseKind::Whole, reads: &[], makes: &[], parameters: None }],
+    };
+
+    impl Stage for Panics {
+        fn spec(&self) -> &'static StageSpec {
+            &SPEC
+        }
+
+        fn run(&self, _: &mut Context<'_>) -> Result<(), StageError> {
+            panic!("out of {}", "ideas")
+        }
+    }
+
+    fn task() -> Task {
+        Task {
+            stage: "panics".to_owned(),
+            node: "panics".to_owned(),
+            phase: "panic".to_owned(),
+            item: None,
+            axes: BTreeMap::new(),
+            parameters: nnflow_stage::Parameters::default(),
+            seed: 0,
+            inputs: BTreeMap::new(),
+            output: PathBuf::new(),
+            work: PathBuf::new(),
+            earlier: Vec::new(),
+            resources: TaskResources { threads: 1, memory_bytes: 0, device: "cpu".to_owned() },
+        }
+    }
+
+    fn reading(digest: &str) -> Task {
+        let file = FileRef {
+            name: "image.nna".to_owned(),
+            path: PathBuf::new(),
+            digest: digest.to_owned(),
+            bytes: 1,
+            incidental: false,
+        };
+        let value = InputValue::One(nnflow_stage::Artifact { files: vec![file] });
+        Task { inputs: BTreeMap::from([("cases".to_owned(), vec![Member { axes: BTreeMap::new(), value }])]), ..task() }
+    }
+
+    #[test]
+    fn a_panic_of_a_stage_is_an_error_of_the_stage() {
+        let report = run_here(&Panics, &task(), &AtomicBool::new(false), &mut |_| {}).expect_err("the stage panics");
+        assert_eq!((report.kind, report.message.as_str()), (ErrorKind::Internal, "the stage panicked: out of ideas"));
+    }
+
+    #[test]
+    fn a_file_that_was_made_again_is_found_by_its_digest() {
+        let mut task = reading("ab");
+        let made_again = HashMap::from([("ab".to_owned(), PathBuf::from("attempt/image.nna"))]);
+        locate(&mut task, &made_again).expect("the file was made again");
+        let InputValue::One(artifact) = &task.inputs["cases"][0].value else { panic!("one artifact was given") };
+        assert_eq!(artifact.files[0].path, Path::new("attempt/image.nna"));
+    }
+
+    #[test]
+    fn other_bytes_than_the_last_time_are_refused() {
+        let report = locate(&mut reading("ab"), &HashMap::from([("cd".to_owned(), PathBuf::from("x"))]));
+        let message = report.expect_err("the digest is another one").message;
+        assert_eq!(message, "`image.nna` was made again, but with other bytes than the last time");
+    }
+}

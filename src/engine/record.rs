@@ -186,6 +186,7 @@ pub fn value_difference(path: &str, old: &Value, new: &Value) -> Option<String> 
             None
         }
         (old, new) if old == new => None,
+        (Value::Array(old), Value::Array(new)) if brief(old) == brief(new) => Some(element_difference(path, old, new)),
         (old, new) => {
             let name = if path.is_empty() { "it" } else { path };
             Some(format!("`{name}` changed ({} → {})", brief(old), brief(new)))
@@ -193,9 +194,22 @@ pub fn value_difference(path: &str, old: &Value, new: &Value) -> Option<String> 
     }
 }
 
-fn brief(value: &Value) -> String {
+/// The difference of two lists that are too long to be shown.
+fn element_difference(path: &str, old: &[Value], new: &[Value]) -> String {
+    let place = if path.is_empty() { String::new() } else { format!(" in `{path}`") };
+    let others = |count: usize| if count > 1 { format!(" (and {} more)", count - 1) } else { String::new() };
+    for (one, other, verb) in [(new, old, "was added"), (old, new, "was removed")] {
+        let extra: Vec<_> = one.iter().filter(|value| !other.contains(value)).collect();
+        if let Some(first) = extra.first() {
+            return format!("{} {verb}{place}{}", brief(*first), others(extra.len()));
+        }
+    }
+    format!("the order{place} changed")
+}
+
+fn brief(value: &(impl Serialize + ?Sized)) -> String {
     const LONGEST: usize = 60;
-    let text = value.to_string();
+    let text = serde_json::to_string(value).unwrap_or_default();
     match text.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,
@@ -261,6 +275,21 @@ mod tests {
             |new| new["inputs"]["plan"][0]["document"]["patch_size"] = json!([8, 8, 8]),
             "what is read of input `plan` changed: `patch_size` changed ([40,56,40] → [8,8,8])",
         );
+    }
+
+    #[test]
+    fn a_long_list_is_told_by_what_was_added_to_it() {
+        let names =
+            |count: usize| Value::from((0..count).map(|number| format!("case_{number:03}")).collect::<Vec<_>>());
+        let found = value_difference("cases", &names(20), &names(22));
+        assert_eq!(found.as_deref(), Some("\"case_020\" was added in `cases` (and 1 more)"));
+    }
+
+    #[test]
+    fn a_long_list_is_told_by_what_was_removed_from_it() {
+        let names =
+            |count: usize| Value::from((0..count).map(|number| format!("case_{number:03}")).collect::<Vec<_>>());
+        assert_eq!(value_difference("", &names(20), &names(19)).as_deref(), Some("\"case_019\" was removed"));
     }
 
     #[test]

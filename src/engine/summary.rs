@@ -51,3 +51,43 @@ pub(crate) fn build(state: &State<'_>, node: NodeIndex, phase: usize, record: Va
     manifest.stats = json!({ "keys": keys });
     manifest
 }
+
+#[cfg(test)]
+mod tests {
+    use nnflow_cache::{Artifact, FileEntry, hash_bytes};
+
+    use super::*;
+
+    fn artifact(text: &str) -> Artifact {
+        let digest = hash_bytes(text.as_bytes());
+        let file = FileEntry { name: "labels.nii.gz".to_owned(), digest, bytes: text.len() as u64, incidental: false };
+        Artifact::new(vec![file]).expect("a plain name")
+    }
+
+    fn summary() -> Manifest {
+        let items = BTreeMap::from([("a".to_owned(), artifact("of a")), ("b".to_owned(), artifact("of b"))]);
+        let outputs = BTreeMap::from([
+            ("labels".to_owned(), PortValue::Items(items)),
+            ("probabilities".to_owned(), PortValue::Items(BTreeMap::new())),
+        ]);
+        let mut summary = Manifest::new(json!({}), outputs);
+        summary.stats = json!({ "keys": { "a": Key::of(&json!(1)) } });
+        summary
+    }
+
+    #[test]
+    fn a_case_gets_what_it_made_and_no_port_that_it_left_out() {
+        let expected = BTreeMap::from([("labels".to_owned(), PortValue::One(artifact("of b")))]);
+        assert_eq!(unit_outputs(&summary(), "b"), expected);
+    }
+
+    #[test]
+    fn the_keys_of_the_cases_are_read_back() {
+        assert_eq!(unit_keys(&summary()), Some(BTreeMap::from([("a".to_owned(), Key::of(&json!(1)))])));
+    }
+
+    #[test]
+    fn a_manifest_of_one_unit_is_no_summary() {
+        assert_eq!(unit_keys(&Manifest::new(json!({}), BTreeMap::new())), None);
+    }
+}

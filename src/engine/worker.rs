@@ -9,13 +9,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, unbounded};
 use nnflow_stage::{ErrorKind, ErrorReport, Outcome, Reply, Request, StageError, StageEvent, Task, WORKER_PROTOCOL};
 
 /// How often a wait looks whether the run is to stop.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// How long a worker that has closed its pipes may take to end.
+const LAST_BREATH: Duration = Duration::from_secs(5);
 
 /// How many of the last lines of a worker's error output are told when it dies.
 const LAST_LINES: usize = 20;
@@ -71,8 +74,8 @@ impl WorkerPool {
                 Err(report)
             }
             Err(Ended::Reported(report)) => Err(report),
-            Err(Ended::Died) => {
-                let (report, last_lines) = worker.obituary();
+            Err(Ended::Died(patience)) => {
+                let (report, last_lines) = worker.obituary(patience);
                 last_lines.into_iter().for_each(|line| event(StageEvent::Log { line }));
                 Err(report)
             }
@@ -97,7 +100,8 @@ impl WorkerPool {
 /// How serving a task ended without an outcome.
 enum Ended {
     Reported(ErrorReport),
-    Died,
+    /// It closed its pipes or talks nonsense; it may take so long to end by itself.
+    Died(Duration),
 }
 
 impl Worker {
@@ -107,7 +111,8 @@ impl Worker {
         // A group of its own keeps the terminal's Ctrl-C from killing the worker before it has left its checkpoint.
         command.process_group(0);
         if !gpus.is_empty() {
-            command.env("CUDA_VISIBLE_DEVICES", visible_devices(gpus));
+            let allowed = std::env::var("CUDA_VISIBLE_DEVICES").ok();
+            command.env("CUDA_VISIBLE_DEVICES", visible_devices(gpus, allowed.as_deref()));
         }
         let mut child = command.spawn().map_err(|error| ErrorReport {
             hint: Some("both programs must lie in one folder; `cargo xtask install` puts them there".to_owned()),
@@ -156,11 +161,11 @@ impl Worker {
                 )
             }),
             other => {
-                let (report, last_lines) = self.obituary();
-                let nonsense = match other {
-                    Ok(Err(error)) => Some(nonsense(&error)),
-                    _ => None,
+                let (patience, nonsense) = match other {
+                    Ok(Err(error)) => (Duration::ZERO, Some(nonsense(&error))),
+                    _ => (LAST_BREATH, None),
                 };
+                let (report, last_lines) = self.obituary(patience);
                 Err(ErrorReport { details: nonsense.into_iter().chain(last_lines).collect(), ..report })
             }
         }
@@ -185,9 +190,9 @@ impl Worker {
                 Ok(Ok(Reply::Ready { .. })) | Err(RecvTimeoutError::Timeout) => {}
                 Ok(Err(error)) => {
                     event(StageEvent::Log { line: nonsense(&error) });
-                    return Err(Ended::Died);
+                    return Err(Ended::Died(Duration::ZERO));
                 }
-                Err(RecvTimeoutError::Disconnected) => return Err(Ended::Died),
+                Err(RecvTimeoutError::Disconnected) => return Err(Ended::Died(LAST_BREATH)),
             }
         }
     }
@@ -197,14 +202,23 @@ impl Worker {
             Ended::Reported(ErrorReport::new(ErrorKind::Internal, format!("a task cannot be written: {error}")))
         })?;
         line.push(b'\n');
-        self.input.write_all(&line).and_then(|()| self.input.flush()).map_err(|_| Ended::Died)
+        self.input.write_all(&line).and_then(|()| self.input.flush()).map_err(|_| Ended::Died(LAST_BREATH))
+    }
+
+    /// Waits for the process to end, and ends it if it does not; tells whether it did.
+    fn end(&mut self, patience: Duration) -> (std::io::Result<ExitStatus>, bool) {
+        // Its pipes are closed a moment before it can be waited for.
+        let deadline = Instant::now() + patience;
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+            std::thread::sleep(LOOK_AGAIN / 10);
+        }
+        let killed_here = matches!(self.child.try_wait(), Ok(None)) && self.child.kill().is_ok();
+        (self.child.wait(), killed_here)
     }
 
     /// Ends the process and tells how it had ended, and the last lines that it wrote.
-    fn obituary(&mut self) -> (ErrorReport, Vec<String>) {
-        // A worker that wrote garbage still runs; one that has died ignores this.
-        let killed_here = matches!(self.child.try_wait(), Ok(None)) && self.child.kill().is_ok();
-        let status = self.child.wait();
+    fn obituary(&mut self, patience: Duration) -> (ErrorReport, Vec<String>) {
+        let (status, killed_here) = self.end(patience);
         let mut last_lines: Vec<String> = self.errors.iter().collect();
         let ending = match (&status, killed_here) {
             (_, true) => "broke the protocol and was ended".to_owned(),
@@ -245,13 +259,11 @@ fn describe(status: ExitStatus) -> String {
 }
 
 /// The GPUs as the worker shall see them, out of those that this process may use.
-fn visible_devices(gpus: &[usize]) -> String {
-    let allowed: Option<Vec<String>> = std::env::var("CUDA_VISIBLE_DEVICES")
-        .ok()
-        .map(|list| list.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect());
-    let name = |gpu: &usize| match &allowed {
-        Some(names) => names.get(*gpu).cloned().unwrap_or_else(|| gpu.to_string()),
-        None => gpu.to_string(),
+fn visible_devices(gpus: &[usize], allowed: Option<&str>) -> String {
+    let names: Vec<&str> = allowed.unwrap_or_default().split(',').map(str::trim).collect();
+    let name = |gpu: &usize| match names.get(*gpu) {
+        Some(name) if !name.is_empty() => (*name).to_owned(),
+        _ => gpu.to_string(),
     };
     gpus.iter().map(name).collect::<Vec<_>>().join(",")
 }
@@ -270,4 +282,27 @@ fn read_in_background<T: Send + 'static>(
         }
     });
     receiver
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_sees_the_gpus_that_this_process_may_use() {
+        let cases: [(&[usize], Option<&str>, &str); 4] =
+            [(&[0], None, "0"), (&[1, 0], None, "1,0"), (&[1], Some("4, 7"), "7"), (&[0], Some("GPU-a1"), "GPU-a1")];
+        for (gpus, allowed, expected) in cases {
+            assert_eq!(visible_devices(gpus, allowed), expected, "{gpus:?} of {allowed:?}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_worker_is_told_in_words() {
+        // The status that wait(2) gives: a signal in the low byte, an exit code in the next one.
+        let words = [9, 11, 3 << 8].map(|status| describe(ExitStatus::from_raw(status)));
+        assert_eq!(words[0], "was killed (signal 9), which is what the system does when memory runs out");
+        assert_eq!(words[1], "was ended by signal 11");
+        assert_eq!(words[2], "exited with status 3");
+    }
 }

@@ -34,3 +34,33 @@ pub fn render_report(report: &ErrorReport) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use nnflow_stage::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn a_failure_tells_place_problems_causes_and_hint() {
+        let report = ErrorReport {
+            details: vec!["one\nof two lines".to_owned(), "two".to_owned()],
+            causes: vec!["no space".to_owned()],
+            hint: Some("make room".to_owned()),
+            ..ErrorReport::new(ErrorKind::Storage, "it cannot be written")
+        };
+        let failure = Failure { node: "crop".to_owned(), case: Some("a".to_owned()), report };
+        let expected = "error: crop, case `a`: it cannot be written\n  one\n  of two lines\n  two\n  because: no space\n\
+                        hint: make room";
+        assert_eq!(render_failure(&failure), expected);
+    }
+
+    #[test]
+    fn a_cause_that_the_message_tells_already_is_not_repeated() {
+        let report = ErrorReport {
+            causes: vec!["no space".to_owned()],
+            ..ErrorReport::new(ErrorKind::Storage, "failed: no space")
+        };
+        assert_eq!(render_report(&report), "failed: no space");
+    }
+}

@@ -69,3 +69,35 @@ impl Listener for Journal {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn say(line: &str) -> RunEvent {
+        RunEvent::Log { node: "train[2d,0]".to_owned(), case: None, line: line.to_owned() }
+    }
+
+    #[test]
+    fn what_a_node_says_is_in_its_log() {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let mut journal = Journal::create(folder.path()).expect("a journal can be made");
+        journal.hear(&say("one"));
+        journal.hear(&RunEvent::Log { node: "crop".to_owned(), case: Some("a".to_owned()), line: "two".to_owned() });
+        let read =
+            |name: &str| fs_err::read_to_string(folder.path().join("logs").join(name)).expect("the log is there");
+        assert_eq!((read("train[2d,0].log").as_str(), read("crop.log").as_str()), ("one\n", "a: two\n"));
+    }
+
+    #[test]
+    fn every_event_is_a_line() {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let path = folder.path().join("events.jsonl");
+        let mut journal = Journal::events_to(&path).expect("a journal can be made");
+        let events = [say("one"), say("two")];
+        events.iter().for_each(|event| journal.hear(event));
+        let text = fs_err::read_to_string(&path).expect("the events are there");
+        let read = text.lines().map(|line| serde_json::from_str::<RunEvent>(line).expect("a line is an event"));
+        assert_eq!(read.collect::<Vec<_>>(), events);
+    }
+}

@@ -97,3 +97,65 @@ pub(super) fn line_of(event: &RunEvent) -> Option<String> {
         | RunEvent::Log { .. } => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::events::Tally;
+
+    fn ended(end: NodeEnd, total: usize) -> String {
+        let tally = Tally { total, found: 1, made: 1, lost: 2 };
+        line_of(&RunEvent::NodeEnded { node: "crop".to_owned(), end, tally }).unwrap_or_default()
+    }
+
+    #[test]
+    fn every_end_of_a_node_has_a_word() {
+        let reason = || "why".to_owned();
+        assert_eq!(ended(NodeEnd::Fresh, 4), "  fresh  crop");
+        assert_eq!(ended(NodeEnd::Done { wall_seconds: 2.0 }, 1), "  done   crop  2.0 s");
+        assert_eq!(ended(NodeEnd::Done { wall_seconds: 2.0 }, 4), "  done   crop  4 units, 1 found  2.0 s");
+        assert_eq!(ended(NodeEnd::Skipped { reason: reason() }, 0), "  skip   crop: why");
+        assert_eq!(ended(NodeEnd::Failed, 4), "  failed crop: 2 of 4 units");
+        assert_eq!(ended(NodeEnd::Blocked { reason: reason() }, 0), "  not run crop: why");
+    }
+
+    #[test]
+    fn the_end_of_an_interrupted_run_tells_what_to_do() {
+        let event = RunEvent::Ended {
+            success: false,
+            interrupted: true,
+            run: 1,
+            fresh: 2,
+            skipped: 3,
+            failed: 4,
+            wall_seconds: 5.0,
+        };
+        let expected = "interrupted (run again to go on) after 5.0 s: 1 run, 2 fresh, 3 skipped, 4 not done";
+        assert_eq!(line_of(&event).as_deref(), Some(expected));
+    }
+
+    /// A pipe whose reader has gone, which counts how often it was tried.
+    struct Closed<'a>(&'a mut usize);
+
+    impl Write for Closed<'_> {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            *self.0 += 1;
+            Err(std::io::ErrorKind::BrokenPipe.into())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_closed_pipe_is_not_written_to_again() {
+        let mut tried = 0;
+        let mut plain = Plain::new(Closed(&mut tried));
+        for _ in 0..3 {
+            plain.hear(&RunEvent::Warning { message: "odd".to_owned() });
+        }
+        drop(plain);
+        assert_eq!(tried, 1);
+    }
+}

@@ -149,3 +149,19 @@ fn together(names: &[String]) -> String {
         .collect();
     shown.join(" ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_of_one_stage_are_told_together() {
+        let names = ["crop", "train[2d,0]", "train[2d,1]", "train[3d_fullres,0]", "select"].map(str::to_owned);
+        assert_eq!(together(&names), "crop train x3 select");
+    }
+
+    #[test]
+    fn what_is_left_is_told_from_what_was_done() {
+        assert_eq!([left_over(30.0, 3, 6), left_over(30.0, 0, 6), left_over(30.0, 3, 0)], ["1 min 00 s left", "", ""]);
+    }
+}

@@ -47,12 +47,12 @@ pub(super) fn read(
             read.complete = false;
             continue;
         }
-        let (origin, values) = match &entry.value.kind {
+        let (origin, values, further) = match &entry.value.kind {
             ValueKind::Table(table) => from_table(entry, table, given, &mut derived, diagnostics),
-            _ => (AxisOrigin::Listed, listed_values(entry, diagnostics)),
+            _ => (AxisOrigin::Listed, listed_values(&entry.key, &entry.value, diagnostics), Vec::new()),
         };
         let known = listed.iter().filter(|(axis, _)| *axis == entry.key).map(|(_, value)| value.clone());
-        let known = known.chain(values.iter().map(|value| value.name.clone())).collect();
+        let known = known.chain(values.iter().chain(&further).map(|value| value.name.clone())).collect();
         read.axes.push(Axis { name: entry.key.clone(), values, origin, place: entry.key_place.clone(), known });
     }
     for (name, of) in derived {
@@ -73,15 +73,15 @@ fn check_name(entry: &Entry) -> Result<(), Diagnostic> {
         .at(&entry.key_place, problem))
 }
 
-fn listed_values(entry: &Entry, diagnostics: &mut Diagnostics) -> Vec<AxisValue> {
+fn listed_values(axis: &str, value: &Value, diagnostics: &mut Diagnostics) -> Vec<AxisValue> {
     const EXPECTED: &str = "a list of values, `{ pairs = \"AXIS\" }` or `{ from = \"model\" }`";
-    let path = format!("axes.{}", entry.key);
-    let ValueKind::Array(items) = &entry.value.kind else {
-        diagnostics.push(mismatch(&entry.value, &path, EXPECTED));
+    let path = format!("axes.{axis}");
+    let ValueKind::Array(items) = &value.kind else {
+        diagnostics.push(mismatch(value, &path, EXPECTED));
         return Vec::new();
     };
     if items.is_empty() || items.len() > MOST_VALUES {
-        diagnostics.push(mismatch(&entry.value, &path, &format!("a list of 1 to {MOST_VALUES} values")));
+        diagnostics.push(mismatch(value, &path, &format!("a list of 1 to {MOST_VALUES} values")));
         return Vec::new();
     }
     let mut first: BTreeMap<String, &Place> = BTreeMap::new();
@@ -90,7 +90,7 @@ fn listed_values(entry: &Entry, diagnostics: &mut Diagnostics) -> Vec<AxisValue>
         match listed_value(item, &path) {
             Ok(name) => {
                 if let Some(place) = first.insert(name.clone(), &item.place) {
-                    diagnostics.push(twice(&entry.key, &name, &item.place, place));
+                    diagnostics.push(twice(axis, &name, &item.place, place));
                 } else {
                     values.push(AxisValue { name, members: Vec::new() });
                 }
@@ -113,40 +113,48 @@ fn listed_value(item: &Value, path: &str) -> Result<String, Diagnostic> {
     name.ok_or_else(|| mismatch(item, path, EXPECTED))
 }
 
+/// Where the values of an axis come from, the values, and further ones that it might have had.
+///
+/// `{ values = […], known = […] }` is what [`super::expand`] writes for an axis that was narrowed: references and
+/// conditions may still name the values that are left out.
 fn from_table(
     entry: &Entry,
     table: &Table,
     given: &BTreeMap<String, Vec<String>>,
     derived: &mut Vec<(String, Located<String>)>,
     diagnostics: &mut Diagnostics,
-) -> (AxisOrigin, Vec<AxisValue>) {
+) -> (AxisOrigin, Vec<AxisValue>, Vec<AxisValue>) {
+    const NOTHING: (AxisOrigin, Vec<AxisValue>, Vec<AxisValue>) = (AxisOrigin::Listed, Vec::new(), Vec::new());
+    let ways: Vec<_> = ["pairs", "from", "values"].into_iter().filter(|way| table.get(way).is_some()).collect();
     let mut fields = Fields::new(table, format!("axes.{}", entry.key));
     let pairs = fields.read("pairs", diagnostics, text);
     let from = fields.read("from", diagnostics, from_model);
-    let has_neither = table.get("pairs").is_none() && table.get("from").is_none();
+    let values = fields.take("values");
+    let known = values.and_then(|_| fields.take("known"));
     fields.finish(diagnostics);
-    match (pairs, from) {
-        (Some(_), Some(())) => {
-            let message = format!("axis `{}` has both `pairs` and `from`", entry.key);
+    let mut listed = |found: &Entry| listed_values(&entry.key, &found.value, diagnostics);
+    match (ways.as_slice(), pairs, from, values) {
+        ([first, second, ..], ..) => {
+            let message = format!("axis `{}` has both `{first}` and `{second}`", entry.key);
             diagnostics.push(Diagnostic::error(message).at(&entry.value.place, "expected only one of them"));
-            (AxisOrigin::Listed, Vec::new())
+            NOTHING
         }
-        (Some(of), None) => {
+        (_, Some(of), ..) => {
             let origin = AxisOrigin::Pairs { of: of.value.clone() };
             derived.push((entry.key.clone(), of));
-            (origin, Vec::new())
+            (origin, Vec::new(), Vec::new())
         }
-        (None, Some(())) => (AxisOrigin::Model, given_values(entry, given, diagnostics)),
-        (None, None) => {
-            if has_neither {
-                let message = format!("axis `{}` does not say where its values come from", entry.key);
-                diagnostics.push(
-                    Diagnostic::error(message)
-                        .at(&entry.value.place, "expected `pairs = \"AXIS\"` or `from = \"model\"`"),
-                );
-            }
-            (AxisOrigin::Listed, Vec::new())
+        (_, _, Some(()), _) => (AxisOrigin::Model, given_values(entry, given, diagnostics), Vec::new()),
+        (_, _, _, Some(values)) => (AxisOrigin::Listed, listed(values), known.map(&mut listed).unwrap_or_default()),
+        ([], ..) => {
+            let message = format!("axis `{}` does not say where its values come from", entry.key);
+            diagnostics.push(
+                Diagnostic::error(message).at(&entry.value.place, "expected `pairs = \"AXIS\"` or `from = \"model\"`"),
+            );
+            NOTHING
         }
+        // What is there could not be read, and was reported.
+        _ => NOTHING,
     }
 }
 

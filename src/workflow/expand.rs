@@ -6,8 +6,8 @@ use nnflow_stage::{Parameters, effective_parameters};
 use serde_json::{Map, Value as Json};
 
 use super::graph::StageTable;
-use super::model::{DEFAULT_SEED, DatasetSource, StageDeclaration, Workflow};
-use super::toml_text::{json, key, quoted, value};
+use super::model::{AxisOrigin, DEFAULT_SEED, DatasetSource, StageDeclaration, Workflow};
+use super::toml_text::{inline_table, json, key, list, quoted, value};
 use super::tree::{Entry, Table};
 use crate::diagnostic::Place;
 
@@ -20,7 +20,7 @@ pub fn expand(workflow: &Workflow, stages: &dyn StageTable) -> String {
     text.head(workflow);
     text.dataset(workflow);
     text.model(workflow);
-    text.plain_section(workflow, "axes");
+    text.axes(workflow);
     for stage in &workflow.stages {
         text.stage(workflow, stage, stages);
     }
@@ -69,6 +69,24 @@ impl Text {
         let Some(model) = &workflow.model else { return };
         self.section(&["model"]);
         self.line("path", &relative(workflow, &model.path), &model.place.origin());
+    }
+
+    /// An axis that was narrowed keeps the values that other parts of the workflow may name.
+    fn axes(&mut self, workflow: &Workflow) {
+        let table = workflow.document.get("axes").and_then(|entry| entry.value.as_table());
+        let Some(table) = table.filter(|table| !table.is_empty()) else { return };
+        self.section(&["axes"]);
+        for entry in &table.entries {
+            let listed = workflow.axis(&entry.key).filter(|axis| axis.origin == AxisOrigin::Listed);
+            let narrowed = listed.and_then(|axis| {
+                let further: Vec<_> = axis.known.iter().filter(|name| axis.value(name).is_none()).collect();
+                let values = list(axis.values.iter().map(|value| quoted(&value.name)));
+                let known = list(further.iter().map(|name| quoted(name)));
+                (!further.is_empty()).then(|| inline_table([("values", values), ("known", known)].into_iter()))
+            });
+            let written = narrowed.unwrap_or_else(|| value(&entry.value));
+            self.line(&entry.key, &written, &entry.value.place.origin());
+        }
     }
 
     fn plain_section(&mut self, workflow: &Workflow, name: &str) {

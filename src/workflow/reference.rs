@@ -45,12 +45,12 @@ impl Reference {
 pub struct Pick {
     /// The producer's axis.
     pub axis: Located<String>,
-    /// A value of that axis, the name of an axis of the consumer, or [`ALL_VALUES`].
+    /// A value of that axis, the name of an axis of the consumer, or `*` for all values.
     pub value: Located<String>,
 }
 
 /// Picks every value of an axis, also where the consumer runs over that axis itself.
-pub const ALL_VALUES: &str = "*";
+pub(super) const ALL_VALUES: &str = "*";
 
 /// Parses a reference that stands as a string at `place`.
 pub(super) fn parse(text: &str, place: &Place) -> Result<Reference, SyntaxProblem> {

@@ -70,11 +70,11 @@ fn float(number: f64) -> String {
     format!("{number:?}")
 }
 
-fn list(values: impl Iterator<Item = String>) -> String {
+pub(super) fn list(values: impl Iterator<Item = String>) -> String {
     format!("[{}]", values.collect::<Vec<_>>().join(", "))
 }
 
-fn inline_table<'a>(entries: impl Iterator<Item = (&'a str, String)>) -> String {
+pub(super) fn inline_table<'a>(entries: impl Iterator<Item = (&'a str, String)>) -> String {
     let entries: Vec<_> = entries.map(|(name, value)| format!("{} = {value}", key(name))).collect();
     if entries.is_empty() { "{}".to_owned() } else { format!("{{ {} }}", entries.join(", ")) }
 }

@@ -48,7 +48,10 @@ fn graph_draws_in_three_forms() {
     let project = Project::fresh();
     for (form, beginning) in [("dot", "digraph "), ("mermaid", "flowchart "), ("svg", "<svg ")] {
         let text = project.output(&["graph", "--format", form]);
-        assert!(text.starts_with(beginning) && text.contains("train[2d,0]"), "{form}: {text}");
+        assert!(
+            text.starts_with(beginning) && text.contains(">resample<") || text.contains("\"resample[2d]\""),
+            "{form}: {text}"
+        );
     }
 }
 
@@ -111,7 +114,17 @@ fn an_unknown_stage_has_a_neighbour() {
 fn a_stage_runs_by_itself() {
     let project = Project::finished();
     let description = format!("description={DATASET}/dataset.json");
-    project.output(&["stage", "run", "ingest", "--input", &format!("files={DATASET}"), "--input", &description, "-o", "read"]);
+    project.output(&[
+        "stage",
+        "run",
+        "ingest",
+        "--input",
+        &format!("files={DATASET}"),
+        "--input",
+        &description,
+        "-o",
+        "read",
+    ]);
     project.output(&["stage", "run", "crop", "--input", "cases=read/cases", "--output", "cropped"]);
     project.output(&["show", "crop", "--output", "from-the-run"]);
     for case in CASES {
@@ -138,7 +151,7 @@ fn cache_verify_finds_a_bit_that_flipped_and_repairs_it() {
     fs_err::write(object, bytes).expect("the object can be written");
     assert_eq!(project.nnflow(&["cache", "verify"]).code, exit::STORAGE);
     project.output(&["cache", "verify", "--repair"]);
-    assert_eq!(project.run(&[]).expect(exit::DONE).units(), set(["plan"]));
+    assert_eq!(project.run(&[]).expect(exit::DONE).units(), set(["bundle", "plan"]));
 }
 
 #[test]
@@ -165,6 +178,6 @@ fn a_phantom_overwrites_nothing() {
 #[test]
 fn a_phantom_takes_its_shape_as_numbers_with_commas() {
     let project = Project::empty();
-    let text = project.output(&["phantom", "dataset", "--cases", "2", "--test-cases", "0", "--shape", "8,12,12"]);
+    let text = project.output(&["phantom", "dataset", "--cases", "2", "--test-cases", "0", "--shape", "16,16,18"]);
     assert!(text.contains("wrote 2 training and 0 test cases to dataset; next: nnflow init dataset"), "{text}");
 }

@@ -9,8 +9,9 @@ use crate::support::{DATASET, Project, Run, exit, set};
 fn with_two_channels() -> Project {
     let project = Project::fresh();
     fs_err::remove_dir_all(project.path(DATASET)).expect("the dataset can be removed");
-    let shape = ["--shape", "8,12,12", "--organs", "2"];
-    project.output(&[&["phantom", DATASET, "--cases", "9", "--test-cases", "0", "--channels", "2"], &shape[..]].concat());
+    let shape = ["--shape", "16,16,16", "--organs", "2"];
+    project
+        .output(&[&["phantom", DATASET, "--cases", "9", "--test-cases", "0", "--channels", "2"], &shape[..]].concat());
     project
 }
 
@@ -70,7 +71,30 @@ fn all_mistakes_of_a_dataset_are_told_at_once() {
     spoil(&project);
     fs_err::remove_file(project.path(&label(1))).expect("the label can be removed");
     let run = project.run(&[]).expect(exit::WRONG_INPUT);
-    assert_snapshot!(failures(&project, &run), @"");
+    assert_snapshot!(failures(&project, &run), @r#"
+    error: ingest, case `phantom_002`: case `phantom_002` has 1 problem
+      the label image has shape `[5, 15, 17]`, the first image `[16, 15, 17]` (voxels, z y x)
+    error: ingest, case `phantom_003`: case `phantom_003` has 1 problem
+      image file 1 has shape `[5, 17, 15]`, the first image `[16, 17, 15]` (voxels, z y x)
+    error: ingest, case `phantom_004`: case `phantom_004` has 1 problem
+      the label image has labels that `dataset.json` does not name: `7` (1 voxels); expected [0, 1, 2]
+    hint: name them under `labels` in `dataset.json`, or change them in the label image
+    error: ingest, case `phantom_005`: case `phantom_005` has 1 problem
+      channel 0 has 1 voxels that are no finite number, the first `NaN` at voxel [1, 2, 3] (z, y, x)
+    hint: replace them, or leave the case out: one such voxel makes the whole case NaN when it is normalised
+    error: ingest, case `phantom_006`: case `phantom_006` has 1 problem
+      image file 0 (`[project]/data/Dataset001_Tiny/imagesTr/phantom_006_0000.nii.gz`) cannot be read: incomplete deflate stream
+    hint: copy or export damaged files again
+    error: ingest, case `phantom_007`: case `phantom_007` has 1 problem
+      image file 1 (`[project]/data/Dataset001_Tiny/imagesTr/phantom_007_0001.nii.gz`) is empty
+    hint: copy or export damaged files again
+    error: ingest, case `phantom_008`: case `phantom_008` has 1 problem
+      the label image (`[project]/data/Dataset001_Tiny/labelsTr/phantom_008.nii.gz`) cannot be used: not a NIfTI file: expected 348 or 540 as its first number, found bytes [74, 68, 69, 73]
+      failed ingest: 7 of 8 units
+    error: the dataset is incomplete
+      case `phantom_001` has no label image: expected `[project]/data/Dataset001_Tiny/labelsTr/phantom_001.nii.gz`
+    hint: mend these and run again; what was read of the other cases is kept
+    "#);
 }
 
 #[test]
@@ -107,7 +131,11 @@ fn a_missing_channel_is_told_by_case() {
     let project = with_two_channels();
     fs_err::remove_file(project.path(&image(3, 1))).expect("the image can be removed");
     let run = project.run(&[]).expect(exit::WRONG_INPUT);
-    assert_snapshot!(failures(&project, &run), @"");
+    assert_snapshot!(failures(&project, &run), @r#"
+    error: the dataset is incomplete
+      case `phantom_003` lacks a channel: expected `[project]/data/Dataset001_Tiny/imagesTr/phantom_003_0001.nii.gz`
+    hint: mend these and run again; what was read of the other cases is kept
+    "#);
 }
 
 #[test]

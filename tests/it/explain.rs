@@ -28,28 +28,89 @@ fn a_dry_run_runs_nothing() {
 
 #[test]
 fn before_the_first_run_only_the_beginning_is_known() {
-    assert_snapshot!(Project::fresh().output(&["run", "--dry-run"]), @"");
+    assert_snapshot!(Project::fresh().output(&["run", "--dry-run"]), @r#"
+    ingest                                   will run 5 of 5 cases (0 cached): `phantom_001`: it has not run before
+    crop                                     unknown until `ingest` has run
+    fingerprint                              unknown until `ingest` has run
+    plan                                     unknown until `fingerprint` has run
+    split                                    will run: it has not run before
+    normalize[2d]                            unknown until `plan` has run
+    normalize[3d_fullres]                    unknown until `plan` has run
+    resample[2d]                             unknown until `plan` has run
+    resample[3d_fullres]                     unknown until `plan` has run
+    train[2d,0]                              unknown until `plan` has run
+    train[2d,1]                              unknown until `plan` has run
+    train[3d_fullres,0]                      unknown until `plan` has run
+    train[3d_fullres,1]                      unknown until `plan` has run
+    predict[2d,0]                            unknown until `plan` has run
+    predict[2d,1]                            unknown until `plan` has run
+    predict[3d_fullres,0]                    unknown until `plan` has run
+    predict[3d_fullres,1]                    unknown until `plan` has run
+    validate[2d]                             unknown until `predict[2d,0]` has run
+    validate[3d_fullres]                     unknown until `predict[3d_fullres,0]` has run
+    ensemble[2d+3d_fullres]                  unknown until `predict[2d,0]` has run
+    validate_ensemble[2d+3d_fullres]         unknown until `ensemble[2d+3d_fullres]` has run
+    select                                   unknown until `validate[2d]` has run
+    postprocess                              unknown until `select` has run
+    evaluate                                 unknown until `postprocess` has run
+    bundle                                   unknown until `train[2d,0]` has run
+    "#);
 }
 
 #[test]
 fn a_changed_parameter_is_told_with_both_values() {
     let project = Project::finished();
     project.replace("epochs = 3", "epochs = 5");
-    assert_snapshot!(project.output(&["run", "--dry-run"]), @"");
+    assert_snapshot!(project.output(&["run", "--dry-run"]), @r#"
+    ingest                                   cached
+    crop                                     cached
+    fingerprint                              cached
+    plan                                     cached
+    split                                    cached
+    normalize[2d]                            cached
+    normalize[3d_fullres]                    cached
+    resample[2d]                             cached
+    resample[3d_fullres]                     cached
+    train[2d,0]                              will run: parameter `epochs` changed (3 → 5)
+    train[2d,1]                              will run: parameter `epochs` changed (3 → 5)
+    train[3d_fullres,0]                      will run: parameter `epochs` changed (3 → 5)
+    train[3d_fullres,1]                      will run: parameter `epochs` changed (3 → 5)
+    predict[2d,0]                            unknown until `train[2d,0]` has run
+    predict[2d,1]                            unknown until `train[2d,1]` has run
+    predict[3d_fullres,0]                    unknown until `train[3d_fullres,0]` has run
+    predict[3d_fullres,1]                    unknown until `train[3d_fullres,1]` has run
+    validate[2d]                             unknown until `predict[2d,0]` has run
+    validate[3d_fullres]                     unknown until `predict[3d_fullres,0]` has run
+    ensemble[2d+3d_fullres]                  unknown until `predict[2d,0]` has run
+    validate_ensemble[2d+3d_fullres]         unknown until `ensemble[2d+3d_fullres]` has run
+    select                                   unknown until `validate[2d]` has run
+    postprocess                              unknown until `select` has run
+    evaluate                                 unknown until `postprocess` has run
+    bundle                                   unknown until `train[2d,0]` has run
+    "#);
 }
 
 #[test]
 fn an_added_case_is_told_by_name() {
     let project = Project::finished();
     add_case(&project, "phantom_006");
-    assert_snapshot!(told(&project, &["ingest", "crop", "fingerprint", "split", "plan"]), @"");
+    assert_snapshot!(told(&project, &["ingest", "crop", "fingerprint", "split", "plan"]), @r#"
+    ingest                                   will run 1 of 6 cases (5 cached): `phantom_006`: it has not run before
+    crop                                     unknown until `ingest` has run
+    fingerprint                              will run 5 of 6 cases (0 cached): `phantom_001`: what is read of input `set` changed: `n_cases` changed (5 → 6)
+    plan                                     unknown until `fingerprint` has run
+    split                                    will run: what is read of input `cases` changed: "phantom_006" was added
+    "#);
 }
 
 #[test]
 fn a_changed_file_is_told_by_case_and_name() {
     let project = Project::finished();
     change_label(&project, "phantom_002");
-    assert_snapshot!(told(&project, &["ingest", "crop"]), @"");
+    assert_snapshot!(told(&project, &["ingest", "crop"]), @r#"
+    ingest                                   will run 1 of 5 cases (4 cached): `phantom_002`: file `label.nii.gz` of input `files` changed (11999c44 → 8e3fb9d2)
+    crop                                     unknown until `ingest` has run
+    "#);
 }
 
 #[test]
@@ -57,20 +118,20 @@ fn an_added_case_is_told_as_the_reason_once_it_was_read() {
     let project = Project::finished();
     add_case(&project, "phantom_006");
     project.run(&["--until", "crop"]).expect(exit::DONE);
-    assert_snapshot!(told(&project, &["split"]), @"");
+    assert_snapshot!(told(&project, &["split"]), @r#"split                                    will run: what is read of input `cases` changed: "phantom_006" was added"#);
 }
 
 #[test]
 fn a_changed_seed_is_told() {
     let project = Project::finished();
     project.replace("[dataset]", "seed = 7\n\n[dataset]");
-    assert_snapshot!(project.output(&["explain", "train[2d,1]"]), @"");
+    assert_snapshot!(project.output(&["explain", "train[2d,1]"]), @"train[2d,1]: would run: the seed changed (1234 → 7)");
 }
 
 #[test]
 fn a_forced_node_is_told() {
     let text = Project::finished().output(&["run", "--dry-run", "--force", "crop"]);
-    assert_snapshot!(text.lines().nth(1).unwrap_or_default(), @"");
+    assert_snapshot!(text.lines().nth(1).unwrap_or_default(), @"crop                                     will run 5 of 5 cases (0 cached): `phantom_001`: it was asked for with --force");
 }
 
 #[test]
@@ -79,7 +140,7 @@ fn a_lost_result_is_told() {
     let shown = project.output(&["show", "split"]);
     let object = shown.split_whitespace().find(|word| word.contains("/objects/")).expect("the object is shown");
     fs_err::remove_file(object).expect("an object can be removed");
-    assert_snapshot!(project.output(&["explain", "split"]), @"");
+    assert_snapshot!(project.output(&["explain", "split"]), @"split: would run: its result is no longer in the store");
 }
 
 #[test]
@@ -87,14 +148,21 @@ fn one_case_of_a_node_is_explained() {
     let project = Project::finished();
     change_label(&project, "phantom_002");
     let explain = |case| project.output(&["explain", "ingest", "--case", case]);
-    assert_snapshot!(format!("{}{}", explain("phantom_001"), explain("phantom_002")), @"");
+    assert_snapshot!(format!("{}{}", explain("phantom_001"), explain("phantom_002")), @r#"
+    ingest, case `phantom_001`: cached: nothing that it reads has changed
+    ingest, case `phantom_002`: would run: file `label.nii.gz` of input `files` changed (11999c44 → 8e3fb9d2)
+    "#);
 }
 
 #[test]
 fn a_skipped_node_tells_why() {
     let project = Project::finished();
     project.replace("\"3d_fullres\"]", "\"3d_fullres\", \"3d_lowres\"]");
-    assert_snapshot!(told(&project, &["normalize[3d_lowres]", "train[3d_lowres,0]", "ensemble[2d+3d_lowres]"]), @"");
+    assert_snapshot!(told(&project, &["normalize[3d_lowres]", "train[3d_lowres,0]", "ensemble[2d+3d_lowres]"]), @r#"
+    normalize[3d_lowres]                     skipped: `plan` does not name `3d_lowres`
+    train[3d_lowres,0]                       skipped: `plan` does not name `3d_lowres`
+    ensemble[2d+3d_lowres]                   skipped: a producer of `labels` was skipped
+    "#);
 }
 
 #[test]

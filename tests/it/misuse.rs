@@ -12,7 +12,37 @@ fn all_mistakes_of_a_workflow_are_told_at_once() {
     project.append("\n[stages.crop]\ninputs = { case = \"ingest\" }\n");
     let ended = project.nnflow(&["run"]);
     assert_eq!(ended.code, exit::WRONG_INPUT);
-    assert_snapshot!(project.redact(&ended.err), @"");
+    assert_snapshot!(project.redact(&ended.err), @r#"
+    error: axis `fold` has the value `0` twice
+      --> workflow.toml:10:12
+       |
+    10 | fold = [0, 0]
+       |         -  ^ the second time
+       |         |
+       |         the first time
+
+    error: `train` has no parameter `epoch`
+      --> workflow.toml:25:1
+       |
+    25 | epoch = 3
+       | ^^^^^ unknown parameter
+       |
+       = hint: did you mean `epochs`?
+
+    error: parameter `keep` of `train` must be one of "last", "best", but is "newest"
+      --> workflow.toml:26:8
+       |
+    26 | keep = "newest"
+       |        ^^^^^^^^ expected one of "last", "best"
+
+    error: `crop` has no input `case`
+      --> workflow.toml:32:12
+       |
+    32 | inputs = { case = "ingest" }
+       |            ^^^^ unknown input
+       |
+       = hint: did you mean `cases`?
+    "#);
 }
 
 #[test]
@@ -21,21 +51,30 @@ fn a_workflow_that_is_no_toml() {
     project.append("\n[stages.train\n");
     let ended = project.nnflow(&["run"]);
     assert_eq!(ended.code, exit::WRONG_INPUT);
-    assert_snapshot!(project.redact(&ended.err), @"");
+    assert_snapshot!(project.redact(&ended.err), @r#"
+    error: this is not TOML: unclosed table
+      --> workflow.toml:30:14
+       |
+    30 | [stages.train
+       |              ^ expected `]`
+    "#);
 }
 
 #[test]
 fn a_workflow_that_is_not_there() {
     let ended = Project::empty().nnflow(&["run", "liver.toml"]);
     assert_eq!(ended.code, exit::WRONG_INPUT);
-    assert_snapshot!(ended.err, @"");
+    assert_snapshot!(ended.err, @"error: workflow `liver.toml` cannot be read: there is no such file");
 }
 
 #[test]
 fn a_folder_without_a_workflow() {
     let ended = Project::empty().nnflow(&["run"]);
     assert_eq!(ended.code, exit::WRONG_INPUT);
-    assert_snapshot!(ended.err, @"");
+    assert_snapshot!(ended.err, @r#"
+    error: there is no workflow in this folder
+    hint: name one with `--workflow FILE`
+    "#);
 }
 
 #[test]
@@ -44,21 +83,38 @@ fn a_dataset_that_is_not_there() {
     fs_err::remove_dir_all(project.path(DATASET)).expect("the dataset can be removed");
     let ended = project.nnflow(&["run"]);
     assert_eq!(ended.code, exit::WRONG_INPUT);
-    assert_snapshot!(project.redact(&ended.err), @"");
+    assert_snapshot!(project.redact(&ended.err), @r#"
+    error: there is no dataset folder `[project]/data/Dataset001_Tiny`
+    hint: `[dataset] path` is relative to the workflow's file; `nnflow phantom DIR` makes a dataset to try
+    "#);
 }
 
 #[test]
 fn a_setting_on_the_command_line_that_is_wrong() {
     let ended = Project::fresh().nnflow(&["run", "--set", "stages.train.with.epochs=many"]);
     assert_eq!(ended.code, exit::WRONG_INPUT);
-    assert_snapshot!(ended.err, @"");
+    assert_snapshot!(ended.err, @r#"
+    error: parameter `epochs` of `train` must be a whole number from 1 to 1000000000, but is "many"
+     --> --set:1:26
+      |
+    1 | stages.train.with.epochs=many
+      |                          ^^^^ expected a whole number from 1 to 1000000000
+    "#);
 }
 
 #[test]
 fn a_node_that_is_not_there() {
     let ended = Project::fresh().nnflow(&["run", "--until", "train[3d]"]);
     assert_eq!(ended.code, exit::WRONG_INPUT);
-    assert_snapshot!(ended.err, @"");
+    assert_snapshot!(ended.err, @r#"
+    error: there is no node `train[3d]`
+     --> node:1:1
+      |
+    1 | train[3d]
+      | ^^^^^^^^^ no such node
+      |
+      = hint: axis `configuration` has `2d`, `3d_fullres`
+    "#);
 }
 
 #[test]

@@ -304,7 +304,9 @@ impl Running {
 
     /// Waits until a node's log has a line that begins so.
     pub(crate) fn wait_for_log(&mut self, node: &str, beginning: &str) {
-        self.wait_for(|event| matches!(event, RunEvent::Log { node: of, line, .. } if of == node && line.starts_with(beginning)));
+        self.wait_for(
+            |event| matches!(event, RunEvent::Log { node: of, line, .. } if of == node && line.starts_with(beginning)),
+        );
     }
 
     /// The engine's process.

@@ -312,7 +312,8 @@ impl<'w> Checker<'w, '_> {
     fn unknown_value(&self, stage: &StageDeclaration, axis: &str, value: &Located<String>) -> Option<Diagnostic> {
         let axis = self.workflow.axis(axis)?;
         let own: Vec<&str> = stage.over.iter().map(|name| name.value.as_str()).collect();
-        let known = axis.known.contains(&value.value) || own.contains(&value.value.as_str()) || value.value == ALL_VALUES;
+        let known =
+            axis.known.contains(&value.value) || own.contains(&value.value.as_str()) || value.value == ALL_VALUES;
         // Which values a model gives is its own affair; a pick that no condition guards fails when it is followed.
         if known || axis.values.is_empty() || axis.origin == AxisOrigin::Model {
             return None;

@@ -1,7 +1,8 @@
 //! The folders of a raw dataset: which files belong to which case, and what is missing.
 //!
 //! nnU-Net's layout: `imagesTr/CASE_CCCC.ENDING` with one file for each channel, `labelsTr/CASE.ENDING`, and `imagesTs`
-//! like `imagesTr` without labels. Archives of the Decathlon hold `._*` files beside the images; whatever starts with a
+//! like `imagesTr` without labels. A natural image (PNG, BMP) may hold all channels of its case as colours; a case is then
+//! complete with the file of channel 0, and its content is for whoever reads it to check. Archives of the Decathlon hold `._*` files beside the images; whatever starts with a
 //! dot is passed over.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 
 use super::description::{DatasetDescription, DescriptionError};
+use crate::image::ImageFormat;
 
 const TRAINING_IMAGES: &str = "imagesTr";
 const TRAINING_LABELS: &str = "labelsTr";
@@ -24,7 +26,7 @@ const CHANNEL_DIGITS: usize = 4;
 pub struct Case {
     /// Name of the case: its file name without channel number and ending.
     pub identifier: String,
-    /// Image files, in the order of the channels.
+    /// Image files, in the order of the channels; a single file may hold several.
     pub channels: Vec<PathBuf>,
     /// Label image; `None` for a case to predict, or where it is missing.
     pub label: Option<PathBuf>,
@@ -200,7 +202,8 @@ pub fn scan_dataset(folder: &Path) -> Result<DatasetListing, DatasetError> {
 
 /// Lists the cases of a folder of images to predict, such as `imagesTs`, and what is wrong with it.
 ///
-/// `channels` is the number of channels that each case must have, `ending` that of its files.
+/// `channels` is the number of channels that each case must have, in files of their own or as the colours of one;
+/// `ending` is that of its files.
 ///
 /// # Errors
 /// [`DatasetError::Folder`] if the folder cannot be read.
@@ -338,7 +341,8 @@ impl Scan<'_> {
         let mut cases = Vec::new();
         for (identifier, files) in groups {
             let before = self.problems.len();
-            for channel in (0..self.channels).filter(|channel| !files.contains_key(channel)) {
+            let needed = if self.may_hold_colours(&files) { 1 } else { self.channels };
+            for channel in (0..needed).filter(|channel| !files.contains_key(channel)) {
                 let file = format!("{identifier}_{channel:0CHANNEL_DIGITS$}{}", self.ending);
                 let expected = folder.join(file);
                 self.problems.push(DatasetProblem::MissingChannel { identifier: identifier.clone(), expected });
@@ -352,6 +356,12 @@ impl Scan<'_> {
             }
         }
         cases
+    }
+
+    /// True if the only file of a case is one whose format has colours.
+    fn may_hold_colours(&self, files: &ChannelFiles) -> bool {
+        let natural = matches!(ImageFormat::of(self.ending), Ok(ImageFormat::Png | ImageFormat::Bmp));
+        natural && files.keys().eq(&[0])
     }
 
     fn count(&mut self, declared: usize, found: usize) {

@@ -4,10 +4,14 @@ use tempfile::TempDir;
 
 /// A dataset of two channels with the declared number of cases and these empty files.
 fn dataset(declared: usize, files: &[&str]) -> TempDir {
+    dataset_of(".nii.gz", declared, files)
+}
+
+fn dataset_of(ending: &str, declared: usize, files: &[&str]) -> TempDir {
     let folder = tempfile::tempdir().expect("temporary folder");
     let description = format!(
         r#"{{"channel_names": {{"0": "a", "1": "b"}}, "labels": {{"background": 0, "x": 1}},
-            "numTraining": {declared}, "file_ending": ".nii.gz"}}"#
+            "numTraining": {declared}, "file_ending": "{ending}"}}"#
     );
     fs::write(folder.path().join("dataset.json"), description).expect("dataset.json");
     for name in [TRAINING_IMAGES, TRAINING_LABELS] {
@@ -62,6 +66,44 @@ fn identifiers_may_hold_underscores_and_digits() {
 fn a_missing_channel_is_named() {
     let found = problems(1, &["imagesTr/p1_0000.nii.gz", "labelsTr/p1.nii.gz"]);
     assert_eq!(found, ["case `p1` lacks a channel: expected `imagesTr/p1_0001.nii.gz`"]);
+}
+
+#[test]
+fn a_natural_image_may_hold_all_channels() {
+    for ending in [".png", ".bmp"] {
+        let names =
+            [format!("imagesTr/p1_0000{ending}"), format!("labelsTr/p1{ending}"), format!("imagesTs/t1_0000{ending}")];
+        let folder = dataset_of(ending, 1, &names.each_ref().map(String::as_str));
+        let listing = scan_dataset(folder.path()).expect("lists");
+        let found = [&listing.training[0], &listing.test[0]].map(|case| case.channels.clone());
+        assert_eq!(found, [&names[0], &names[2]].map(|name| vec![folder.path().join(name)]), "{ending}");
+        assert_eq!(listing.problems, []);
+    }
+}
+
+#[test]
+fn natural_images_to_predict_may_hold_all_channels() {
+    let folder = dataset_of(".png", 0, &["imagesTs/t1_0000.png"]);
+    let (cases, problems) = scan_images(&folder.path().join("imagesTs"), ".png", 3).expect("lists");
+    assert_eq!((cases[0].channels.len(), problems), (1, vec![]));
+}
+
+#[test]
+fn two_natural_images_for_three_channels_lack_one() {
+    let folder = dataset_of(".png", 0, &["imagesTs/t1_0000.png", "imagesTs/t1_0001.png"]);
+    let images = folder.path().join("imagesTs");
+    let (_, problems) = scan_images(&images, ".png", 3).expect("lists");
+    let expected = images.join("t1_0002.png");
+    assert_eq!(problems, [DatasetProblem::MissingChannel { identifier: "t1".to_owned(), expected }]);
+}
+
+#[test]
+fn a_natural_image_of_another_channel_than_the_first_is_not_enough() {
+    let folder = dataset_of(".png", 0, &["imagesTs/t1_0001.png"]);
+    let images = folder.path().join("imagesTs");
+    let (_, problems) = scan_images(&images, ".png", 2).expect("lists");
+    let expected = images.join("t1_0000.png");
+    assert_eq!(problems, [DatasetProblem::MissingChannel { identifier: "t1".to_owned(), expected }]);
 }
 
 #[test]

@@ -226,6 +226,30 @@ fn analyze_is_refused_with_what_to_do() {
     assert!(error.to_string().starts_with("Analyze 7.5 is not supported; it cannot tell left from right"), "{error}");
 }
 
+/// Some of these numbers make the `nifti` crate take the file for one of the other byte order.
+#[test]
+fn a_number_of_axes_that_no_file_has_is_named_in_both_byte_orders() {
+    for (big, rank) in [-1_i16, 0, 1, 8, 256, 300].into_iter().flat_map(|rank| [(false, rank), (true, rank)]) {
+        let mut file = Nifti1::new(&[1, 1, 1], 4, 16, big);
+        file.put(40, rank.to_le_bytes());
+        let error = read_bytes(&file.body(&i16_body(1)), "x.nii").expect_err("no such rank");
+        assert_eq!(error.to_string(), format!("header field `dim`: expected 2 to 7 axes, found `{rank}`"), "{big}");
+    }
+}
+
+#[test]
+fn a_negative_extent_is_refused() {
+    let error = read_bytes(&i16_file(&[2, -3, 1]).body(&i16_body(6)), "x.nii").expect_err("an extent below 0");
+    assert_eq!(error.to_string(), "header field `dim`: expected extents above 0, found `-3 for axis 2`");
+}
+
+#[test]
+fn the_size_of_a_voxel_is_that_of_its_type_whatever_bitpix_says() {
+    for bits in [i16::MIN, 0, 8, i16::MAX] {
+        assert_eq!(values(&Nifti1::new(&[2, 1, 1], 4, bits, false).body(&i16_body(2))), [0.0, 1.0], "{bits}");
+    }
+}
+
 #[test]
 fn complex_numbers_are_refused() {
     let file = Nifti1::new(&[1, 1, 1], 32, 64, false).body(&[0; 8]);

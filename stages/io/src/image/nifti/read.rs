@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use ::nifti::NiftiType;
 use nnflow_kernels::geometry::Spacing;
 
-use super::header::{DATATYPE, DIM, NiftiHeader, SCL_INTER, SCL_SLOPE, VOX_OFFSET};
+use super::header::{Fields, NiftiHeader, wrong_dim, wrong_rank};
 use super::orientation;
 use crate::image::error::ReadErrorKind;
 use crate::image::geometry::{DUMMY_SPACING, Geometry};
@@ -12,11 +13,14 @@ use crate::image::source::Source;
 use crate::image::voxels::{Layout, Scaling, StoredKind};
 use crate::image::{Image, ImageHeader};
 
+/// Data type of one bit a voxel, which version 1 names and forbids.
+const BITS: i16 = 1;
+
 /// Reads a single file.
 pub(in crate::image) fn read_image(path: &Path) -> Result<Image, ReadErrorKind> {
     let mut source = Source::open(path)?;
     let header = NiftiHeader::read(&mut source)?;
-    read_voxels(source, header.bytes().len() as u64, header)
+    read_voxels(source, header.length() as u64, header)
 }
 
 /// Reads header and voxels from the two files of a pair, of which `path` is one.
@@ -38,9 +42,9 @@ pub(in crate::image) fn read_pair_header(path: &Path) -> Result<ImageHeader, Rea
 /// Reads the voxels of a file of which `done` bytes are read.
 fn read_voxels(mut source: Source, done: u64, header: NiftiHeader) -> Result<Image, ReadErrorKind> {
     let layout = layout(&header)?;
-    let offset = header.integer(VOX_OFFSET, 0);
+    let offset = header.fields().vox_offset;
     let offset = u64::try_from(offset).map_err(|_| ReadErrorKind::Header {
-        field: VOX_OFFSET.name,
+        field: "vox_offset",
         expected: "0 or more".to_owned(),
         found: offset.to_string(),
     })?;
@@ -53,24 +57,25 @@ fn read_voxels(mut source: Source, done: u64, header: NiftiHeader) -> Result<Ima
 }
 
 fn summary(header: NiftiHeader) -> Result<ImageHeader, ReadErrorKind> {
-    let layout = layout(&header)?;
+    let (layout, fields) = (layout(&header)?, header.fields());
     let [channels, depth, height, width] = layout.shape;
-    let [x, y, z] = orientation::spacing(&header);
+    let [x, y, z] = orientation::spacing(&fields);
     // nnU-Net tells 2-D images by a spacing that no slice has.
-    let z = if header.integer(DIM, 0) == 2 { DUMMY_SPACING * x.max(y) } else { z };
+    let z = if fields.dim[0] == 2 { DUMMY_SPACING * x.max(y) } else { z };
     let spacing = Spacing::new([z, y, x]).map_err(|error| ReadErrorKind::Header {
         field: "pixdim",
         expected: "distances above 0".to_owned(),
         found: error.to_string(),
     })?;
-    let (origin, direction) = orientation::placement(&header);
+    let (origin, direction) = orientation::placement(&fields);
     let geometry = Geometry { shape: [depth, height, width], spacing, origin, direction, nifti: Some(header) };
     Ok(ImageHeader { channels, geometry, kind: layout.kind, scaled: layout.scaling.is_some() })
 }
 
 fn layout(header: &NiftiHeader) -> Result<Layout, ReadErrorKind> {
-    let (kind, colours) = stored_kind(header.integer(DATATYPE, 0))?;
-    let [channels, depth, height, width] = shape(header)?;
+    let fields = header.fields();
+    let (kind, colours) = stored_kind(&fields)?;
+    let [channels, depth, height, width] = shape(&fields)?;
     if colours > 1 && channels > 1 {
         return Err(ReadErrorKind::Unsupported {
             what: "a series of colour volumes".to_owned(),
@@ -80,74 +85,71 @@ fn layout(header: &NiftiHeader) -> Result<Layout, ReadErrorKind> {
     Ok(Layout {
         shape: [channels.max(colours), depth, height, width],
         kind,
-        big_endian: header.big_endian,
+        big_endian: header.is_big_endian(),
         interleaved: colours > 1,
-        scaling: if colours > 1 { None } else { scaling(header) },
+        scaling: if colours > 1 { None } else { scaling(&fields) },
     })
 }
 
 /// Extents `[c, z, y, x]`; the fourth axis (time) or the fifth (vectors) makes channels.
-fn shape(header: &NiftiHeader) -> Result<[usize; 4], ReadErrorKind> {
-    let refuse =
-        |expected: &str, found: String| ReadErrorKind::Header { field: DIM.name, expected: expected.to_owned(), found };
-    let rank = header.integer(DIM, 0);
-    let rank = usize::try_from(rank).ok().filter(|rank| (2..=7).contains(rank));
-    let rank = rank.ok_or_else(|| refuse("2 to 7 axes", header.integer(DIM, 0).to_string()))?;
+fn shape(fields: &Fields) -> Result<[usize; 4], ReadErrorKind> {
+    let [rank, stored @ ..] = fields.dim;
+    let rank = usize::try_from(rank).ok().filter(|rank| (2..=7).contains(rank)).ok_or_else(|| wrong_rank(rank))?;
     let mut extents = [1; 7];
-    for (axis, extent) in extents.iter_mut().enumerate().take(rank) {
-        let found = header.integer(DIM, axis + 1);
+    for (axis, (extent, found)) in extents.iter_mut().zip(stored).enumerate().take(rank) {
         // The NIfTI library takes an extent of 0 for 1 on all axes but the first.
         let found = if axis > 0 && found == 0 { 1 } else { found };
         *extent = usize::try_from(found)
             .ok()
             .filter(|&extent| extent > 0)
-            .ok_or_else(|| refuse("extents above 0", format!("{found} for axis {}", axis + 1)))?;
+            .ok_or_else(|| wrong_dim("extents above 0", format!("{found} for axis {}", axis + 1)))?;
     }
     let [x, y, z, time, vector, ..] = extents;
     let beyond = extents[5..].iter().any(|&extent| extent > 1);
     if beyond || (time > 1 && vector > 1) {
-        return Err(refuse("at most one axis of channels beside x, y and z", format!("{:?}", &extents[..rank])));
+        return Err(wrong_dim("at most one axis of channels beside x, y and z", format!("{:?}", &extents[..rank])));
     }
     Ok([time.max(vector), z, y, x])
 }
 
 /// How a voxel is stored, and how many colours it has.
-fn stored_kind(datatype: i64) -> Result<(StoredKind, usize), ReadErrorKind> {
-    Ok(match datatype {
-        2 => (StoredKind::U8, 1),
-        4 => (StoredKind::I16, 1),
-        8 => (StoredKind::I32, 1),
-        16 => (StoredKind::F32, 1),
-        64 => (StoredKind::F64, 1),
-        128 => (StoredKind::U8, 3),
-        256 => (StoredKind::I8, 1),
-        512 => (StoredKind::U16, 1),
-        768 => (StoredKind::U32, 1),
-        1024 => (StoredKind::I64, 1),
-        1280 => (StoredKind::U64, 1),
-        2304 => (StoredKind::U8, 4),
-        1 | 32 | 1536 | 1792 | 2048 => {
-            return Err(ReadErrorKind::Unsupported {
-                what: format!("voxels of datatype {datatype} (bits, complex or 128-bit numbers)"),
-                hint: "convert the file to real numbers of at most 64 bits",
+fn stored_kind(fields: &Fields) -> Result<(StoredKind, usize), ReadErrorKind> {
+    use NiftiType as Type;
+    Ok(match fields.data_type {
+        Some(Type::Uint8) => (StoredKind::U8, 1),
+        Some(Type::Int16) => (StoredKind::I16, 1),
+        Some(Type::Int32) => (StoredKind::I32, 1),
+        Some(Type::Float32) => (StoredKind::F32, 1),
+        Some(Type::Float64) => (StoredKind::F64, 1),
+        Some(Type::Int8) => (StoredKind::I8, 1),
+        Some(Type::Uint16) => (StoredKind::U16, 1),
+        Some(Type::Uint32) => (StoredKind::U32, 1),
+        Some(Type::Int64) => (StoredKind::I64, 1),
+        Some(Type::Uint64) => (StoredKind::U64, 1),
+        Some(Type::Rgb24) => (StoredKind::U8, 3),
+        Some(Type::Rgba32) => (StoredKind::U8, 4),
+        None if fields.datatype != BITS => {
+            return Err(ReadErrorKind::Header {
+                field: "datatype",
+                expected: "a data type of the NIfTI standard".to_owned(),
+                found: fields.datatype.to_string(),
             });
         }
-        other => {
-            return Err(ReadErrorKind::Header {
-                field: DATATYPE.name,
-                expected: "a data type of the NIfTI standard".to_owned(),
-                found: other.to_string(),
+        None | Some(Type::Complex64 | Type::Float128 | Type::Complex128 | Type::Complex256) => {
+            return Err(ReadErrorKind::Unsupported {
+                what: format!("voxels of datatype {} (bits, complex or 128-bit numbers)", fields.datatype),
+                hint: "convert the file to real numbers of at most 64 bits",
             });
         }
     })
 }
 
 /// Slope and intercept as ITK takes them: what is not a finite number counts as 0, and a slope of 0 as 1.
-fn scaling(header: &NiftiHeader) -> Option<Scaling> {
+fn scaling(fields: &Fields) -> Option<Scaling> {
     let finite = |value: f64| if value.is_finite() { value } else { 0.0 };
-    let slope = finite(header.real(SCL_SLOPE, 0));
+    let slope = finite(fields.scl_slope);
     let slope = if slope.abs() < f64::EPSILON { 1.0 } else { slope };
-    let intercept = finite(header.real(SCL_INTER, 0));
+    let intercept = finite(fields.scl_inter);
     (slope != 1.0 || intercept != 0.0).then_some(Scaling { slope, intercept })
 }
 
