@@ -5,6 +5,7 @@
 //! where a later one finds its checkpoints.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::{IoContext, StoreError};
@@ -12,6 +13,9 @@ use crate::key::Key;
 use crate::process::{Liveness, ProcessIdentity, unique_name};
 use crate::store::Store;
 use crate::walk::entries;
+
+/// How often an attempt is begun while other processes remove the folder around it.
+const OWNER_ATTEMPTS: usize = 16;
 
 /// One attempt at the work of a key.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,6 +30,12 @@ impl Attempt {
     /// Whether the process of this attempt still runs, as far as this process can see.
     pub fn liveness(&self) -> Liveness {
         ProcessIdentity::read(&self.owner_path()).map_or(Liveness::Unknown, |owner| owner.liveness())
+    }
+
+    /// Whether it is an attempt of this process, or of one that has ended.
+    fn is_free_to_remove(&self) -> bool {
+        ProcessIdentity::read(&self.owner_path())
+            .is_some_and(|owner| owner == *ProcessIdentity::current() || owner.liveness() == Liveness::Dead)
     }
 
     /// Stands beside the folder, so that the folder holds nothing but what the work puts there.
@@ -56,12 +66,23 @@ impl Store {
         let number = self.attempts(key)?.first().map_or(1, |latest| latest.number.saturating_add(1));
         let folder = self.work_path(key).join(format!("attempt-{number}-{}", unique_name()));
         let attempt = Attempt { number, folder };
-        fs::create_dir_all(self.work_path(key)).at("create the folder", &self.work_path(key))?;
         // The owner comes first: a folder without one would look abandoned.
-        let owner = attempt.owner_path();
-        fs::write(&owner, ProcessIdentity::current().to_json()).at("write", &owner)?;
+        self.write_owner(key, &attempt)?;
         fs::create_dir(&attempt.folder).at("create the folder", &attempt.folder)?;
         Ok(attempt)
+    }
+
+    fn write_owner(&self, key: &Key, attempt: &Attempt) -> Result<(), StoreError> {
+        let (folder, owner) = (self.work_path(key), attempt.owner_path());
+        for _ in 1..OWNER_ATTEMPTS {
+            fs::create_dir_all(&folder).at("create the folder", &folder)?;
+            match fs::write(&owner, ProcessIdentity::current().to_json()) {
+                // Another process has published the key and removed the folder while it was empty.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                written => return written.at("write", &owner),
+            }
+        }
+        Err(io::Error::from(io::ErrorKind::ResourceBusy)).at("write", &owner)
     }
 
     /// The attempts at a key whose folders are still there, the newest first.
@@ -74,15 +95,20 @@ impl Store {
         Ok(attempts)
     }
 
-    /// Removes all attempts at a key; for after its publication.
+    /// Removes the attempts at a key; for after its publication.
     ///
-    /// An attempt of a process that still runs is removed too: its key is published, so what it does is lost
-    /// anyway, and its own publication adopts the one that stands.
+    /// An attempt of another process that may still run is left to it: it would fail without its folder, and its own
+    /// publication adopts the one that stands.
     ///
     /// # Errors
     /// [`StoreError::Io`] if something cannot be removed.
     pub fn remove_work(&self, key: &Key) -> Result<(), StoreError> {
-        remove_tree(&self.work_path(key))
+        for attempt in self.attempts(key)?.iter().filter(|attempt| attempt.is_free_to_remove()) {
+            attempt.remove()?;
+        }
+        // It stays for as long as another process has an attempt in it.
+        fs::remove_dir(self.work_path(key)).ok();
+        Ok(())
     }
 
     fn work_path(&self, key: &Key) -> PathBuf {
@@ -131,6 +157,30 @@ mod tests {
     fn an_attempt_of_this_process_is_alive() {
         let (_folder, store, key) = store();
         assert_eq!(store.new_attempt(&key).unwrap().liveness(), Liveness::Alive);
+    }
+
+    /// Makes an attempt look as if another process had begun it.
+    fn give_to(attempt: &Attempt, owner: &ProcessIdentity) {
+        fs::write(attempt.owner_path(), owner.to_json()).unwrap();
+    }
+
+    #[test]
+    fn an_attempt_of_another_process_that_may_still_run_is_left_to_it() {
+        let (_folder, store, key) = store();
+        let (own, other) = (store.new_attempt(&key).unwrap(), store.new_attempt(&key).unwrap());
+        give_to(&other, &ProcessIdentity { host: "elsewhere".into(), ..ProcessIdentity::current().clone() });
+        store.remove_work(&key).unwrap();
+        assert_eq!(store.attempts(&key).unwrap(), [other]);
+        assert!(!own.owner_path().exists());
+    }
+
+    #[test]
+    fn an_attempt_of_a_process_that_has_ended_is_removed() {
+        let (_folder, store, key) = store();
+        let other = store.new_attempt(&key).unwrap();
+        give_to(&other, &ProcessIdentity { started: Some(1), ..ProcessIdentity::current().clone() });
+        store.remove_work(&key).unwrap();
+        assert_eq!(store.attempts(&key).unwrap(), []);
     }
 
     #[test]

@@ -80,8 +80,8 @@ impl Text {
             let listed = workflow.axis(&entry.key).filter(|axis| axis.origin == AxisOrigin::Listed);
             let narrowed = listed.and_then(|axis| {
                 let further: Vec<_> = axis.known.iter().filter(|name| axis.value(name).is_none()).collect();
-                let values = list(axis.values.iter().map(|value| quoted(&value.name)));
-                let known = list(further.iter().map(|name| quoted(name)));
+                let values = list(axis.values.iter().map(|value| axis_value(&value.name)));
+                let known = list(further.iter().map(|name| axis_value(name)));
                 (!further.is_empty()).then(|| inline_table([("values", values), ("known", known)].into_iter()))
             });
             let written = narrowed.unwrap_or_else(|| value(&entry.value));
@@ -145,6 +145,12 @@ impl Text {
 
 fn stage_table<'w>(workflow: &'w Workflow, name: &str) -> Option<&'w Table> {
     workflow.document.get("stages")?.value.as_table()?.get(name)?.value.as_table()
+}
+
+/// A value of an axis as people write it: a number without quotes.
+fn axis_value(name: &str) -> String {
+    let number: Option<u64> = name.parse().ok();
+    number.map(|number| number.to_string()).filter(|written| written == name).unwrap_or_else(|| quoted(name))
 }
 
 fn origin(entry: Option<&Entry>, otherwise: &str) -> String {

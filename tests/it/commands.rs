@@ -40,7 +40,7 @@ fn show_tells_where_nothing_was_made() {
 #[test]
 fn logs_have_each_line_once() {
     let text = Project::finished().output(&["logs", "train[2d,0]"]);
-    assert_eq!(text.matches("epoch 2 of 3: ").count(), 1, "{text}");
+    assert_eq!(text.matches("epoch 2 of 5: ").count(), 1, "{text}");
 }
 
 #[test]

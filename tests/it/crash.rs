@@ -4,7 +4,7 @@ use nnflow::engine::events::RunEvent;
 
 use crate::support::{LONG_TRAINING, Project, Run, Running, exit, signal};
 
-const RESUMED: &str = "going on after epoch";
+const RESUMED: &str = "going on after epoch ";
 
 fn start(project: &Project) -> Running {
     project.start(&LONG_TRAINING)
@@ -24,9 +24,11 @@ fn go_on(project: &Project) -> Run {
     run
 }
 
+/// That the training of the first fold went on, with the loss of one epoch at most.
 fn assert_resumed(run: &Run) {
     let log = run.log("train[2d,0]");
-    assert!(log.iter().any(|line| line.starts_with(RESUMED)), "{log:?}");
+    let resumed: Vec<u32> = log.iter().filter_map(|line| line.strip_prefix(RESUMED)?.parse().ok()).collect();
+    assert!(matches!(resumed.as_slice(), [epoch] if *epoch >= 2), "{log:?}");
 }
 
 #[test]
@@ -38,6 +40,27 @@ fn the_engine_killed_in_preprocessing() {
     let done = running.wait().units();
     let again = go_on(&project).units();
     assert!(again.is_disjoint(&done), "{:?} ran twice", again.intersection(&done).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_engine_killed_again_and_again() {
+    let project = Project::fresh();
+    // Each of these nodes needs the one before it, so that none of them can have ended when it is waited for.
+    for name in ["ingest", "crop", "resample[2d]", "train[2d,0]", "predict[2d,0]", "select", "postprocess"] {
+        let mut running = start(&project);
+        running.wait_for(|event| matches!(event, RunEvent::UnitStarted { node, .. } if node == name));
+        signal("KILL", &[running.driver()]);
+        running.wait();
+    }
+    go_on(&project);
+}
+
+#[test]
+fn two_runs_at_once() {
+    let project = Project::fresh();
+    let both = [start(&project), start(&project)];
+    both.into_iter().for_each(|running| drop(running.wait().expect(exit::DONE)));
+    assert_eq!(project.results(&LONG_TRAINING), Project::undisturbed().results(&LONG_TRAINING));
 }
 
 #[test]

@@ -51,7 +51,7 @@ fn spoil(project: &Project) {
 
 fn failures(project: &Project, run: &Run) -> String {
     let mut blocks: Vec<String> = Vec::new();
-    for line in run.err.lines() {
+    for line in run.err.lines().filter(|line| !line.starts_with("  failed ")) {
         match blocks.last_mut() {
             Some(block) if line.starts_with("  ") && block.starts_with("error") || line.starts_with("hint") => {
                 block.push_str(&format!("\n{line}"));
@@ -90,7 +90,6 @@ fn all_mistakes_of_a_dataset_are_told_at_once() {
     hint: copy or export damaged files again
     error: ingest, case `phantom_008`: case `phantom_008` has 1 problem
       the label image (`[project]/data/Dataset001_Tiny/labelsTr/phantom_008.nii.gz`) cannot be used: not a NIfTI file: expected 348 or 540 as its first number, found bytes [74, 68, 69, 73]
-      failed ingest: 7 of 8 units
     error: the dataset is incomplete
       case `phantom_001` has no label image: expected `[project]/data/Dataset001_Tiny/labelsTr/phantom_001.nii.gz`
     hint: mend these and run again; what was read of the other cases is kept

@@ -7,7 +7,7 @@ use crate::support::{DATASET, Project, WORKFLOW, exit};
 #[test]
 fn all_mistakes_of_a_workflow_are_told_at_once() {
     let project = Project::fresh();
-    project.replace("epochs = 3", "epoch = 3\nkeep = \"newest\"");
+    project.replace("epochs = 5", "epoch = 3\nkeep = \"newest\"");
     project.replace("fold = [0, 1]", "fold = [0, 0]");
     project.append("\n[stages.crop]\ninputs = { case = \"ingest\" }\n");
     let ended = project.nnflow(&["run"]);

@@ -57,6 +57,7 @@ fn every_image_gets_labels_on_its_own_grid() {
         assert!(image.geometry.direction[1].abs() > 0.1, "the image is oblique");
         assert_eq!(image.geometry.differences(&geometry).len(), 0, "{case}");
         assert!(labels.iter().all(|label| (0..=2).contains(label)), "{case} has a label that no organ has");
+        assert!(labels.iter().any(|label| *label > 0), "{case} has no label at all");
         assert_eq!(labels.len_of(Axis(0)), image.geometry.shape[0]);
     }
 }

@@ -144,7 +144,7 @@ fn a_changed_label_runs_its_case_and_what_depends_on_it() {
 #[test]
 fn a_training_parameter_runs_nothing_before_the_training() {
     let project = Project::finished();
-    project.replace("epochs = 3", "epochs = 2");
+    project.replace("epochs = 5", "epochs = 2");
     let run = project.run(&[]).expect(exit::DONE);
     assert!(run.stages().is_disjoint(&set(BEFORE_TRAINING)), "{:?}", run.stages());
     let trained = run.nodes().into_iter().filter(|node| node.starts_with("train")).count();

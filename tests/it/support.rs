@@ -36,7 +36,7 @@ pub(crate) mod exit {
     pub(crate) const INTERRUPTED: i32 = 75;
 }
 
-/// All of nnU-Net in a few seconds: what it reaches does not matter, only that every kind of node is there.
+/// All of nnU-Net in a few seconds, with every kind of node; networks that find something, however badly.
 const WORKFLOW_TEXT: &str = r#"# A tiny workflow.
 name = "tiny"
 extends = "nnunet-v2"
@@ -61,15 +61,21 @@ max_patch_3d = [16, 24, 24]
 folds = 2
 
 [stages.train.with]
-epochs = 3
-batches_per_epoch = 4
+epochs = 5
+batches_per_epoch = 30
 validation_batches = 1
 optimizer = { name = "adam", learning_rate = 0.02 }
 "#;
 
 /// What makes a training last long enough that something can happen to it: one configuration, many short epochs.
-pub(crate) const LONG_TRAINING: [&str; 4] =
-    ["--set", "axes.configuration=[\"2d\"]", "--set", "stages.train.with.epochs=40"];
+pub(crate) const LONG_TRAINING: [&str; 6] = [
+    "--set",
+    "axes.configuration=[\"2d\"]",
+    "--set",
+    "stages.train.with.epochs=40",
+    "--set",
+    "stages.train.with.batches_per_epoch=4",
+];
 
 /// A folder with a dataset and a workflow.
 pub(crate) struct Project {

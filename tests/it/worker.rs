@@ -7,7 +7,7 @@ use crate::support::{Project, Run, exit};
 /// A project whose run comes to the training at once.
 fn prepared() -> Project {
     let project = Project::finished();
-    project.replace("epochs = 3", "epochs = 2");
+    project.replace("epochs = 5", "epochs = 2");
     project
 }
 

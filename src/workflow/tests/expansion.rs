@@ -54,7 +54,7 @@ fn everything_is_told_with_its_origin() {
 
     [axes]
     configuration = ["2d", "3d_lowres", "3d_cascade"]  # recipe base:3
-    fold = [0, 4]  # spleen.toml:10
+    fold = { values = [0, 4], known = [1] }  # spleen.toml:10
     pair = { pairs = "configuration" }  # recipe base:5
 
     [stages.ingest]

@@ -121,7 +121,7 @@ pair = { pairs = "configuration", off = 1 }
     4 | pair = { pairs = "configuration", off = 1 }
       |                                   ^^^ unknown key
       |
-      = hint: there is `pairs`, `from`
+      = hint: there is `pairs`, `from`, `values`
     "#);
 }
 
