@@ -62,10 +62,10 @@ impl Journal {
 impl Listener for Journal {
     /// A record that cannot be written is no reason to end the run, but it is told once.
     fn hear(&mut self, event: &RunEvent) {
-        if let Err(error) = self.write(event) {
-            if !std::mem::replace(&mut self.broken, true) {
-                complain(&format!("warning: the record of this run is incomplete: {error}"));
-            }
+        if let Err(error) = self.write(event)
+            && !std::mem::replace(&mut self.broken, true)
+        {
+            complain(&format!("warning: the record of this run is incomplete: {error}"));
         }
     }
 }

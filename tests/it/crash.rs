@@ -121,6 +121,16 @@ fn an_interrupt_leaves_a_checkpoint() {
 }
 
 #[test]
+fn an_interrupt_in_preprocessing() {
+    let project = Project::fresh();
+    let mut running = start(&project);
+    running.wait_for(|event| matches!(event, RunEvent::UnitDone { node, .. } if node == "ingest"));
+    signal("INT", &[running.driver()]);
+    let done = running.wait().expect(exit::INTERRUPTED).units();
+    assert!(go_on(&project).units().is_disjoint(&done));
+}
+
+#[test]
 fn status_tells_what_an_interrupted_run_has_left() {
     let project = Project::fresh();
     let running = start_training(&project);

@@ -55,6 +55,15 @@ fn a_worker_that_dies_in_the_middle() {
 }
 
 #[test]
+fn a_worker_that_stops_without_being_asked() {
+    let ready = r#"{"reply":"ready","protocol":1,"version":"0.0.0","device":"CPU"}"#;
+    let stopped = r#"{"reply":"failed","report":{"kind":"interrupted","message":"I was asked to stop"}}"#;
+    let script = format!("echo '{ready}'; read request; echo '{stopped}'; exec cat");
+    let run = prepared().run_with_worker(&script, &[]).expect(exit::INTERRUPTED);
+    assert!(run.err.contains("error: train[2d,0]: I was asked to stop"), "{}", run.err);
+}
+
+#[test]
 fn a_worker_of_another_version() {
     let run = fail(r#"echo '{"reply":"ready","protocol":99,"version":"9.9.9","device":"CPU"}'; exec cat"#);
     assert!(run.err.contains("9.9.9 speaks protocol 99, expected 1"), "{}", run.err);
@@ -64,6 +73,15 @@ fn a_worker_of_another_version() {
 fn an_interrupt_ends_the_wait_for_a_worker_that_never_speaks() {
     let project = prepared();
     let running = project.start_with_worker("kill -TERM $PPID; exec cat", &[]);
+    running.wait().expect(exit::INTERRUPTED);
+}
+
+#[test]
+fn a_second_interrupt_ends_the_wait_for_a_worker_that_does_not_stop() {
+    let ready = r#"{"reply":"ready","protocol":1,"version":"0.0.0","device":"CPU"}"#;
+    let deaf = "read request; kill -TERM $PPID; read cancel; kill -TERM $PPID; exec cat >/dev/null";
+    let project = prepared();
+    let running = project.start_with_worker(&format!("echo '{ready}'; {deaf}"), &[]);
     running.wait().expect(exit::INTERRUPTED);
 }
 
