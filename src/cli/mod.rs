@@ -4,6 +4,7 @@ mod cache;
 mod explain;
 mod init;
 mod inspect;
+mod lock;
 mod machine;
 mod outcome;
 mod phantom;

@@ -20,6 +20,8 @@ pub enum Exit {
     StageFailed = 1,
     /// The user's input is wrong.
     WrongInput = 2,
+    /// The run would not be, or was not, what the lock says.
+    LockDiffers = 3,
     /// The store or the file system failed.
     Storage = 4,
     /// A number falls short of what `[expect]` asks for.
@@ -41,6 +43,8 @@ pub enum Failed {
     Report(ErrorReport),
     /// The workflow's file is wrong; the text is rendered already.
     Workflow(String),
+    /// The run would not be, or was not, what the lock says.
+    Locked(ErrorReport),
 }
 
 impl Failed {
@@ -60,6 +64,7 @@ impl Failed {
         match self {
             Self::Workflow(_) => Exit::WrongInput,
             Self::Report(report) => exit_of(report.kind),
+            Self::Locked(_) => Exit::LockDiffers,
         }
     }
 }
@@ -79,7 +84,7 @@ impl fmt::Display for Failed {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Workflow(text) => formatter.write_str(text),
-            Self::Report(report) => write!(formatter, "error: {}", render_report(report)),
+            Self::Report(report) | Self::Locked(report) => write!(formatter, "error: {}", render_report(report)),
         }
     }
 }

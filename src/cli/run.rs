@@ -10,6 +10,7 @@ use nnflow_stage::{ErrorKind, ErrorReport};
 use petgraph::graph::NodeIndex;
 use serde_json::json;
 
+use super::lock::{self, Locking, Obeyed};
 use super::machine::{MachineArguments, worker_program};
 use super::outcome::{Exit, Failed, complain, exit_of, print};
 use super::{Opening, target};
@@ -45,6 +46,9 @@ pub(crate) struct RunArguments {
     /// After a failure, run all that does not depend on it.
     #[arg(long, short = 'k')]
     keep_going: bool,
+    /// Refuse to differ from the workflow's lock, in what goes in and in what comes out; exit with 3 where it would.
+    #[arg(long)]
+    locked: bool,
     /// Also write the run's events to a file, as JSON lines.
     #[arg(long, value_name = "FILE")]
     events: Option<PathBuf>,
@@ -64,6 +68,7 @@ pub(crate) struct RunOptions {
     pub(crate) leaves_out_bad_cases: bool,
     pub(crate) events: Option<PathBuf>,
     pub(crate) quiet: bool,
+    pub(crate) locking: Locking,
 }
 
 /// Runs a workflow, or tells what would run.
@@ -78,11 +83,21 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<Exit, Failed> {
         leaves_out_bad_cases: false,
         events: arguments.events.clone(),
         quiet: arguments.quiet,
+        locking: locking(arguments),
     };
     if arguments.dry_run {
         return dry_run(&session, &options);
     }
     Ok(run_session(&session, &options)?.exit)
+}
+
+/// Only a whole run of the workflow as its file says is worth a lock.
+fn locking(arguments: &RunArguments) -> Locking {
+    match (arguments.locked, arguments.until.is_empty() && arguments.opening.sets.is_empty()) {
+        (true, _) => Locking::Obey,
+        (false, true) => Locking::Write,
+        (false, false) => Locking::Leave,
+    }
 }
 
 /// How a run ended.
@@ -111,6 +126,8 @@ pub(crate) fn run_session(session: &Session, options: &RunOptions) -> Result<Ran
     };
     let mut state = prepare(session, sources, options)?;
     let ready = state.settle();
+    let obeyed = if options.locking == Locking::Obey { Some(Obeyed::of(session)?) } else { None };
+    obeyed.iter().try_for_each(|lock| lock.check(&state))?;
     let folder = if ready.is_empty() { None } else { Some(new_run_folder(session)?) };
     if let Some(folder) = &folder {
         listeners.0.push(Box::new(Journal::create(folder)?));
@@ -133,6 +150,10 @@ pub(crate) fn run_session(session: &Session, options: &RunOptions) -> Result<Ran
     }
     finish(session, &state, &end, &checked, folder.as_deref())?;
     complain_of_problems(&problems);
+    obeyed.iter().try_for_each(|lock| lock.check(&state))?;
+    if options.locking == Locking::Write {
+        lock::write(session, &state, &checked);
+    }
     Ok(Ran { exit: exit(&state, &end, &checked, &problems) })
 }
 
@@ -330,6 +351,9 @@ fn dry_run(session: &Session, options: &RunOptions) -> Result<Exit, Failed> {
     let problems = sources.problems.clone();
     let mut state = prepare(session, sources, options)?;
     state.settle();
+    if options.locking == Locking::Obey {
+        Obeyed::of(session)?.check(&state)?;
+    }
     let mut text = String::new();
     for index in session.graph.order().iter().filter(|index| state.wanted.contains(index)) {
         text.push_str(&format!("{:<40} {}\n", session.graph.node(*index).name, describe(&state, *index)));

@@ -10,7 +10,7 @@ use crate::diagnostic::Severity;
 use crate::workflow::Expectation;
 
 /// The metric that every node has: how long it took, when it ran.
-const WALL_SECONDS: &str = "wall_seconds";
+pub const WALL_SECONDS: &str = "wall_seconds";
 
 /// A number that a workflow expects something of.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -3,6 +3,7 @@
 //! - [`state`] knows how far the graph has come, `settle` and `results` move it on; `gather` decides what enters a key; [`record`] tells two keys apart.
 //! - [`schedule`] decides what starts next; [`drive`] is the loop around it.
 //! - [`perform`] runs one job here or in a [`worker`] and publishes what it made.
+//! - [`lock`] is what a later run can promise to be the same as.
 //! - [`events`] are what everybody else hears of it.
 
 pub mod alone;
@@ -11,6 +12,7 @@ pub mod events;
 pub mod gather;
 pub mod history;
 pub mod job;
+pub mod lock;
 pub mod metrics;
 pub mod perform;
 pub mod record;

@@ -69,11 +69,29 @@ impl Sources {
         Some(self.ports.get(&(source.to_owned(), port.to_owned())).unwrap_or(ABSENT))
     }
 
+    /// The digests of what each port holds, by case; a document has the case `""`.
+    #[must_use]
+    pub fn digests(&self) -> BTreeMap<String, BTreeMap<String, String>> {
+        let ports = self.ports.iter().map(|((source, port), held)| {
+            let digests = match held {
+                Port::One(slot) => digest("", slot).into_iter().collect(),
+                Port::Items(slots) => slots.iter().flatten().filter_map(|(case, slot)| digest(case, slot)).collect(),
+            };
+            (format!("{source}.{port}"), digests)
+        });
+        ports.collect()
+    }
+
     /// Where the files lie, by digest.
     #[must_use]
     pub fn locations(&self) -> HashMap<Digest, PathBuf> {
         self.locations.clone()
     }
+}
+
+fn digest(case: &str, slot: &Slot) -> Option<(String, String)> {
+    let Slot::Made(held) = slot else { return None };
+    Some((case.to_owned(), held.digest.to_string()))
 }
 
 fn hash_all(files: &[&SourceFile], cache: &StatCache) -> Result<Vec<FileEntry>, ErrorReport> {

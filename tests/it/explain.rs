@@ -13,7 +13,7 @@ fn told(project: &Project, nodes: &[&str]) -> String {
 }
 
 /// A text with each beginning of a digest written as `[digest]`.
-fn without_digests(text: &str) -> String {
+pub(crate) fn without_digests(text: &str) -> String {
     let mut redacted = text.to_owned();
     for word in text.split(|letter: char| !letter.is_ascii_alphanumeric()) {
         if word.len() == 8 && word.bytes().all(|byte| byte.is_ascii_hexdigit()) {

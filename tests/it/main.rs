@@ -5,6 +5,7 @@ mod crash;
 mod dataset;
 mod explain;
 mod keys;
+mod lock;
 mod misuse;
 mod predict;
 mod reuse;

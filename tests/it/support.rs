@@ -31,6 +31,7 @@ pub(crate) mod exit {
     pub(crate) const DONE: i32 = 0;
     pub(crate) const STAGE_FAILED: i32 = 1;
     pub(crate) const WRONG_INPUT: i32 = 2;
+    pub(crate) const LOCK_DIFFERS: i32 = 3;
     pub(crate) const STORAGE: i32 = 4;
     pub(crate) const EXPECTATION_NOT_MET: i32 = 6;
     pub(crate) const INTERRUPTED: i32 = 75;
