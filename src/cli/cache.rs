@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Subcommand;
 use nnflow_cache::{GcOptions, Store};
 
+use super::challenge::{ChallengeArguments, challenge};
 use super::outcome::{Exit, Failed, print};
 use super::target;
 use crate::report::size;
@@ -23,6 +24,8 @@ pub(crate) enum CacheCommand {
         #[arg(long)]
         repair: bool,
     },
+    /// Run a node again beside the store, and tell whether it makes the same bytes.
+    Challenge(ChallengeArguments),
     /// Remove results that were not used for long, or until the store is small enough.
     Gc {
         #[command(flatten)]
@@ -71,6 +74,7 @@ pub(crate) fn cache(command: &CacheCommand) -> Result<Exit, Failed> {
     match command {
         CacheCommand::Stats(place) => stats(&place.open()?),
         CacheCommand::Verify { place, repair } => verify(&place.open()?, *repair),
+        CacheCommand::Challenge(arguments) => challenge(arguments),
         CacheCommand::Gc { place, max_size, max_age, dry_run } => {
             let options = GcOptions {
                 max_bytes: max_size.map(gibibytes),

@@ -1,6 +1,7 @@
 //! The command line: what `nnflow` can be told to do.
 
 mod cache;
+mod challenge;
 mod explain;
 mod init;
 mod inspect;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use nnflow_cache::Store;
 use nnflow_stage::{ErrorKind, ErrorReport};
 use petgraph::graph::NodeIndex;
 use serde_json::json;
@@ -139,7 +140,7 @@ pub(crate) fn run_session(session: &Session, options: &RunOptions) -> Result<Ran
     for message in warnings {
         listeners.hear(&RunEvent::Warning { message });
     }
-    let end = drive(session, &mut state, ready, &mut listeners, options);
+    let end = drive(session, &session.store, &mut state, ready, &mut listeners, options);
     listeners.hear(&ended(&state, &end));
     let mut checked = state.check_expectations(&session.workflow.expectations)?;
     // What a run that was stopped has not come to yet is not a number that falls short.
@@ -176,8 +177,10 @@ fn find_all(session: &Session, patterns: &[String]) -> Result<Vec<NodeIndex>, Fa
     Ok(found.collect::<Result<Vec<_>, _>>()?.concat())
 }
 
-fn drive(
+/// Runs all that is ready and what follows from it; `store` is where results go.
+pub(crate) fn drive(
     session: &Session,
+    store: &Store,
     state: &mut State<'_>,
     ready: Vec<ReadyUnit>,
     listener: &mut dyn Listener,
@@ -186,7 +189,7 @@ fn drive(
     let workers = WorkerPool::new(worker_program());
     let cancel = cancel_flag();
     let performer = Performer {
-        store: &session.store,
+        store,
         workers: &workers,
         cancel: &cancel,
         device: options.machine.device(&session.workflow.settings),

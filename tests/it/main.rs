@@ -1,5 +1,6 @@
 //! The tests that look at nnflow from outside: one binary, one module a subject.
 
+mod challenge;
 mod commands;
 mod crash;
 mod dataset;
