@@ -1,5 +1,7 @@
 //! A workflow that was opened: its graph, its sources and its store, ready to be looked at or run.
 
+mod model;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -10,10 +12,12 @@ use nnflow_nnunet::sources::{self, DATASET_PORTS, Listing, MODEL_PORTS, SourceFi
 use nnflow_stage::{ErrorKind, ErrorReport, Stage};
 use petgraph::graph::NodeIndex;
 
+use self::model::{axis_values, description_of};
+pub use self::model::{bundle_folder, model_listing, prediction_recipe};
 use crate::diagnostic::Diagnostics;
 use crate::engine::history::History;
 use crate::engine::sources::Sources;
-use crate::engine::state::{Forced, Port, Slot, Start, State, Status};
+use crate::engine::state::{Forced, Start, State};
 use crate::recipes::RECIPES;
 use crate::workflow::{self, DatasetSource, Graph, LoadOptions, SourceSpec, StageTable, Workflow};
 
@@ -104,16 +108,18 @@ impl Session {
     pub fn open_text(name: &str, text: &str, folder: &Path, options: &OpenOptions) -> Result<Self, OpenError> {
         let mut load_options = load_options(options);
         let mut workflow = workflow::load_text(name, text, folder, &load_options)?;
+        let model = local_model(&mut workflow, options)?;
         if let Some(values) = axis_values(&workflow)? {
             load_options.axis_values = values;
             workflow = workflow::load_text(name, text, folder, &load_options)?;
+            put_model(&mut workflow, model);
         }
         Self::of(workflow, options)
     }
 
     fn of(workflow: Workflow, options: &OpenOptions) -> Result<Self, OpenError> {
         let graph = workflow::build_graph(&workflow, &Registry, SOURCES)?;
-        let folder = options.store.clone().unwrap_or_else(|| workflow.folder.join(STORE_FOLDER));
+        let folder = store_folder(&workflow, options);
         Ok(Self { workflow, graph, store: Store::open(folder)? })
     }
 
@@ -206,11 +212,31 @@ fn load(path: &Path, options: &OpenOptions) -> Result<Workflow, OpenError> {
         let all = workflow::load_graph(path, &load_options, &Registry, SOURCES);
         all.err().unwrap_or(diagnostics)
     })?;
+    let model = local_model(&mut workflow, options)?;
     if let Some(values) = axis_values(&workflow)? {
         load_options.axis_values = values;
         workflow = workflow::load(path, &load_options)?;
+        put_model(&mut workflow, model);
     }
     Ok(workflow)
+}
+
+fn store_folder(workflow: &Workflow, options: &OpenOptions) -> PathBuf {
+    options.store.clone().unwrap_or_else(|| workflow.folder.join(STORE_FOLDER))
+}
+
+/// Where the model lies, imported into the store if it is nnU-Net's.
+fn local_model(workflow: &mut Workflow, options: &OpenOptions) -> Result<Option<PathBuf>, ErrorReport> {
+    let store = store_folder(workflow, options);
+    let path = workflow.model.as_ref().map(|model| bundle_folder(&model.path, &store)).transpose()?;
+    put_model(workflow, path.clone());
+    Ok(path)
+}
+
+fn put_model(workflow: &mut Workflow, path: Option<PathBuf>) {
+    if let (Some(model), Some(path)) = (&mut workflow.model, path) {
+        model.path = path;
+    }
 }
 
 /// A file of folds that the workflow names stands in for one that the dataset brings.
@@ -220,91 +246,4 @@ fn with_split(mut listing: Listing, split: Option<&Path>) -> Listing {
         listing.documents.insert("splits".to_owned(), vec![file]);
     }
     listing
-}
-
-/// The values of the axes that the model decides.
-fn axis_values(workflow: &Workflow) -> Result<Option<BTreeMap<String, Vec<String>>>, ErrorReport> {
-    let Some(model) = &workflow.model else { return Ok(None) };
-    if workflow.axes_from_model().next().is_none() {
-        return Ok(None);
-    }
-    let axes = bundle_document(&model.path)?.get("axes").cloned().unwrap_or_default();
-    let values: BTreeMap<String, Vec<String>> = serde_json::from_value(axes)
-        .map_err(|error| ErrorReport::new(ErrorKind::Input, format!("`axes` in the model's `bundle.json`: {error}")))?;
-    match workflow.axes_from_model().find(|axis| values.get(&axis.name).is_none_or(Vec::is_empty)) {
-        Some(axis) => {
-            let message = format!("`axes` in the model's `bundle.json` gives axis `{}` no values", axis.name);
-            Err(ErrorReport::new(ErrorKind::Input, message))
-        }
-        None => Ok(Some(values)),
-    }
-}
-
-/// The recipe that a model is to be predicted with, as its bundle says.
-///
-/// # Errors
-/// If there is no such model, or its bundle names no recipe.
-pub fn prediction_recipe(model: &Path) -> Result<String, ErrorReport> {
-    let document = bundle_document(model)?;
-    let recipe = document.get("recipe").and_then(serde_json::Value::as_str);
-    recipe
-        .map(str::to_owned)
-        .ok_or_else(|| ErrorReport::new(ErrorKind::Input, "`bundle.json` of the model names no `recipe`"))
-}
-
-fn bundle_document(model: &Path) -> Result<serde_json::Value, ErrorReport> {
-    let listing = model_listing(model)?;
-    let bundle = listing.documents.get("bundle").into_iter().flatten().find(|file| file.name == "bundle.json");
-    let bundle = bundle.ok_or_else(|| ErrorReport::new(ErrorKind::Input, "the model has no `bundle.json`"))?;
-    let bytes = fs_err::read(&bundle.path).map_err(|error| ErrorReport::new(ErrorKind::Storage, error.to_string()))?;
-    nnflow_nnunet::read_json(&bytes)
-        .map_err(|error| ErrorReport::new(ErrorKind::Input, format!("`bundle.json` of the model: {error}")))
-}
-
-/// A model is a bundle's folder, or a workflow whose bundle is meant.
-fn model_listing(path: &Path) -> Result<Listing, ErrorReport> {
-    if path.is_dir() {
-        return sources::bundle(path).map_err(|error| error.report());
-    }
-    if !path.is_file() {
-        return Err(ErrorReport {
-            hint: Some("name a model's folder, or a workflow that has run".to_owned()),
-            ..ErrorReport::new(ErrorKind::Input, format!("there is no model `{}`", path.display()))
-        });
-    }
-    let session = Session::open(path, &OpenOptions::default()).map_err(|error| match error {
-        OpenError::Source(report) => report,
-        OpenError::Workflow(diagnostics) => ErrorReport::new(ErrorKind::Input, diagnostics.to_string()),
-        OpenError::Store(error) => ErrorReport::new(ErrorKind::Storage, error.to_string()),
-    })?;
-    bundle_of(&session, path)
-}
-
-fn bundle_of(session: &Session, path: &Path) -> Result<Listing, ErrorReport> {
-    let state = session.settled()?;
-    let unfinished = |problem: &str| ErrorReport {
-        hint: Some(format!("run it first: `nnflow run {}`", path.display())),
-        ..ErrorReport::new(ErrorKind::Input, format!("workflow `{}` {problem}", path.display()))
-    };
-    let mut nodes = session.graph.order().iter().filter(|index| session.graph.node(**index).uses == "bundle");
-    let node = nodes.next().ok_or_else(|| unfinished("makes no model: it has no stage `bundle`"))?;
-    let node_state = &state.nodes[node.index()];
-    let Some(Port::One(Slot::Made(held))) =
-        node_state.ports.get("bundle").filter(|_| node_state.status == Status::Done)
-    else {
-        return Err(unfinished("has no model yet"));
-    };
-    let files = held
-        .artifact
-        .files()
-        .iter()
-        .map(|file| SourceFile { name: file.name.clone(), path: session.store.object_path(&file.digest) });
-    Ok(sources::bundle_listing(files.collect()))
-}
-
-fn description_of(model: &Listing) -> Result<&Path, ErrorReport> {
-    let files = model.documents.get("description").and_then(|files| files.first());
-    files
-        .map(|file| file.path.as_path())
-        .ok_or_else(|| ErrorReport::new(ErrorKind::Input, "the model has no `dataset.json`"))
 }

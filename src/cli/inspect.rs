@@ -248,34 +248,36 @@ pub(crate) fn write_artifact(
     Ok(())
 }
 
+/// The file of an artifact that says why its document is as it is: a sentence for each place, its keys joined by dots.
+const REASONS: &str = "reasons.json";
+
 fn why(store: &Store, ports: &[MadePort<'_>]) -> Result<String, Failed> {
-    let files = ports.iter().flat_map(|port| &port.artifacts).flat_map(|(_, artifact)| artifact.files());
-    let reasons = files.into_iter().find(|file| file.name == "reasons.json");
-    let Some(file) = reasons else {
+    let files: Vec<_> = ports.iter().flat_map(|port| &port.artifacts).flat_map(|(_, made)| made.files()).collect();
+    let read = |wanted: &dyn Fn(&str) -> bool| -> Result<Option<Value>, Failed> {
+        let Some(file) = files.iter().find(|file| wanted(&file.name)) else { return Ok(None) };
+        let bytes = fs_err::read(store.object_path(&file.digest))?;
+        Ok(Some(serde_json::from_slice(&bytes).map_err(std::io::Error::from)?))
+    };
+    let Some(Value::Object(reasons)) = read(&|name| name == REASONS)? else {
         return Err(Failed::input_with_hint(
             "this node gives no reasons",
             "`--why` is for a plan: `nnflow show plan --why`",
         ));
     };
-    let bytes = fs_err::read(store.object_path(&file.digest))?;
-    let document: Value = serde_json::from_slice(&bytes).map_err(std::io::Error::from)?;
-    let mut text = String::new();
-    list_reasons("", &document, &mut text);
-    Ok(text)
+    let document = read(&|name| name != REASONS && name.ends_with(".json"))?.unwrap_or_default();
+    let told = reasons.iter().filter_map(|(place, reason)| {
+        let value = document.pointer(&format!("/{}", place.replace('.', "/"))).and_then(shown);
+        let value = value.map_or_else(String::new, |value| format!(" = {value}"));
+        Some(format!("{place}{value}\n    {}\n", reason.as_str()?))
+    });
+    Ok(told.collect())
 }
 
-fn list_reasons(path: &str, value: &Value, text: &mut String) {
-    match value {
-        Value::Object(object) => {
-            for (key, value) in object {
-                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-                list_reasons(&path, value, text);
-            }
-        }
-        Value::Array(values) => values.iter().for_each(|value| list_reasons(path, value, text)),
-        Value::String(reason) => text.push_str(&format!("{path}\n    {reason}\n")),
-        other => text.push_str(&format!("{path}\n    {other}\n")),
-    }
+/// A value that fits on a line; none for what is long.
+fn shown(value: &Value) -> Option<String> {
+    const LONGEST: usize = 100;
+    let text = value.to_string().replace(',', ", ");
+    (!value.is_object() && text.len() <= LONGEST).then_some(text)
 }
 
 /// Prints what a node has said in its last run.

@@ -2,7 +2,10 @@
 
 mod cache;
 mod challenge;
+mod compare;
 mod explain;
+mod export;
+mod import;
 mod init;
 mod inspect;
 mod lock;
@@ -48,10 +51,16 @@ enum Command {
     Show(inspect::ShowArguments),
     /// Print what a node has said in its last run.
     Logs(inspect::LogsArguments),
+    /// Compare two runs, case by case.
+    Compare(compare::CompareArguments),
     /// Write a first workflow for a dataset.
     Init(init::InitArguments),
     /// Segment new images with a trained model.
     Predict(predict::PredictArguments),
+    /// Turn a model of nnU-Net's into a bundle.
+    Import(import::ImportArguments),
+    /// Write a model as a folder that nnU-Net itself can predict with.
+    Export(export::ExportArguments),
     /// List the stages, show one, or run one by itself.
     #[command(subcommand)]
     Stage(stage::StageCommand),
@@ -68,7 +77,7 @@ enum Command {
 }
 
 /// Which workflow a command is about, and how it is opened.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct Opening {
     /// Change a value of the workflow, as `stages.train.with.epochs=5`; may be given several times.
     #[arg(long = "set", value_name = "KEY=VALUE")]
@@ -107,8 +116,11 @@ fn dispatch(command: Command) -> Result<Exit, Failed> {
         Command::Check(arguments) => inspect::check(&arguments),
         Command::Show(arguments) => inspect::show(&arguments),
         Command::Logs(arguments) => inspect::logs(&arguments),
+        Command::Compare(arguments) => compare::compare(&arguments),
         Command::Init(arguments) => init::init(&arguments),
         Command::Predict(arguments) => predict::predict(&arguments),
+        Command::Import(arguments) => import::import(&arguments),
+        Command::Export(arguments) => export::export(&arguments),
         Command::Stage(command) => stage::stage(&command),
         Command::Cache(command) => cache::cache(&command),
         Command::Phantom(arguments) => phantom::phantom(&arguments),

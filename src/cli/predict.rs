@@ -7,7 +7,7 @@ use super::machine::MachineArguments;
 use super::outcome::{Exit, Failed, print};
 use super::run::{RunOptions, run_session};
 use crate::engine::state::{Port, Slot};
-use crate::session::{OpenOptions, Session, prediction_recipe};
+use crate::session::{OpenOptions, Session, bundle_folder, prediction_recipe};
 
 /// The folder, within the output's, that holds work under way.
 const WORK_FOLDER: &str = ".nnflow";
@@ -15,7 +15,7 @@ const WORK_FOLDER: &str = ".nnflow";
 /// What `nnflow predict` takes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct PredictArguments {
-    /// The model: a bundle's folder, or a workflow that has run.
+    /// The model: a bundle's folder, a workflow that has run, or a model of nnU-Net's, as a folder or as a zip.
     model: PathBuf,
     /// The folder of images, named as those that the model was trained on: `CASE_0000.nii.gz`.
     input: PathBuf,
@@ -48,6 +48,7 @@ pub(crate) fn predict(arguments: &PredictArguments) -> Result<Exit, Failed> {
     fs_err::create_dir_all(&arguments.output)?;
     let output = fs_err::canonicalize(&arguments.output)?;
     let work = output.join(WORK_FOLDER);
+    let model = bundle_folder(&model, &work)?;
     let text = workflow_text(&model, &input)?;
     let mut sets = arguments.sets.clone();
     if arguments.probabilities {

@@ -17,7 +17,7 @@ use super::outcome::{Exit, Failed, complain, exit_of, print};
 use super::{Opening, target};
 use crate::engine::drive::{Drive, Failure, OnFailure, RunEnd};
 use crate::engine::events::{EVENTS_VERSION, Listener, Listeners, RunEvent};
-use crate::engine::metrics::Checked;
+use crate::engine::metrics::{Checked, Metric};
 use crate::engine::perform::Performer;
 use crate::engine::schedule::Scheduler;
 use crate::engine::sources::Sources;
@@ -266,12 +266,13 @@ fn render_metrics(state: &State<'_>, checked: &[Checked]) -> Result<String, Fail
         if checked.iter().any(|checked| checked.name == name) {
             continue;
         }
-        if let Some(value) = state.metric(*index, &path)? {
-            lines.push_str(&format!("  {name:<48} {value:.4}\n"));
+        if let Some(metric) = state.metric(*index, &path)? {
+            lines.push_str(&format!("  {name:<48} {metric}\n"));
         }
     }
     for one in checked {
-        let value = one.value.map_or_else(|| "nothing".to_owned(), |value| format!("{value:.4}"));
+        let metric = one.value.map(|value| Metric { value, interval: one.interval });
+        let value = metric.map_or_else(|| "nothing".to_owned(), |metric| metric.to_string());
         let verdict = if one.met { "met" } else { "not met" };
         lines.push_str(&format!("  {:<48} {value}  expected {}  {verdict}\n", one.name, one.expected));
     }

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use super::machine::{MachineArguments, worker_program};
 use super::outcome::{Exit, Failed, print};
 use crate::diagnostic::suggestion;
-use crate::engine::alone::{Alone, run_alone};
+use crate::engine::alone::{Alone, AloneInput, run_alone};
 use crate::workflow::Settings;
 
 /// What `nnflow stage` can do.
@@ -36,7 +36,8 @@ pub(crate) enum StageCommand {
 pub(crate) struct StageRunArguments {
     /// The stage.
     stage: String,
-    /// What arrives at an input port: a file, or a folder with a file or folder for each case.
+    /// What arrives at an input port: a file, or a folder with a file or folder for each case. A port that takes several is
+    /// given each with its place, as in `labels[configuration=2d]=PATH`.
     #[arg(long = "input", value_name = "PORT=PATH")]
     inputs: Vec<String>,
     /// A parameter, its value as in TOML.
@@ -79,10 +80,9 @@ fn find(name: &str) -> Result<&'static dyn Stage, Failed> {
 
 fn run(arguments: &StageRunArguments) -> Result<(), Failed> {
     let stage = find(&arguments.stage)?;
-    let inputs = pairs(&arguments.inputs, "--input")?.into_iter().map(|(port, path)| (port, PathBuf::from(path)));
     let alone = Alone {
         stage,
-        inputs: inputs.collect(),
+        inputs: arguments.inputs.iter().map(|text| input(text)).collect::<Result<_, _>>()?,
         parameters: parameters(stage.spec(), &arguments.with)?,
         axes: pairs(&arguments.axes, "--axis")?.into_iter().collect::<Axes>(),
         seed: arguments.seed,
@@ -94,6 +94,20 @@ fn run(arguments: &StageRunArguments) -> Result<(), Failed> {
     let made = run_alone(&alone)?;
     print(&made.join("\n"));
     Ok(())
+}
+
+/// `PORT=PATH`, or `PORT[AXIS=VALUE,…]=PATH`.
+fn input(text: &str) -> Result<AloneInput, Failed> {
+    let wrong = || Failed::input(format!("`--input {text}`: expected `PORT=PATH` or `PORT[AXIS=VALUE]=PATH`"));
+    let (name, path) = match (text.find('='), text.find('['), text.find("]=")) {
+        (Some(equals), Some(open), Some(close)) if open < equals => (&text[..=close], &text[close + 2..]),
+        (Some(equals), _, _) => (&text[..equals], &text[equals + 1..]),
+        _ => return Err(wrong()),
+    };
+    let (port, places) = name.strip_suffix(']').and_then(|name| name.split_once('[')).unwrap_or((name, ""));
+    let places: Vec<String> = places.split(',').filter(|place| !place.is_empty()).map(str::to_owned).collect();
+    let axes = pairs(&places, "--input")?.into_iter().collect::<Axes>();
+    Ok(AloneInput { port: port.to_owned(), axes, path: PathBuf::from(path) })
 }
 
 fn pairs(texts: &[String], option: &str) -> Result<BTreeMap<String, String>, Failed> {
@@ -210,6 +224,19 @@ mod tests {
     fn a_parameter_is_read_as_toml_or_else_as_text() {
         let read = ["3", "[1.5, 2]", "\"3\"", "auto", "true", "a = b"].map(toml_value);
         assert_eq!(read, [json!(3), json!([1.5, 2]), json!("3"), json!("auto"), json!(true), json!("a = b")]);
+    }
+
+    #[test]
+    fn an_input_may_name_its_place_on_the_axes() {
+        let read = |text: &str| {
+            let AloneInput { port, axes, path } = input(text).expect("an input");
+            (port, axes.into_iter().collect::<Vec<_>>(), path)
+        };
+        let place = |axis: &str, value: &str| (axis.to_owned(), value.to_owned());
+        assert_eq!(read("plan=a=[b]=c"), ("plan".to_owned(), vec![], "a=[b]=c".into()));
+        let places = vec![place("configuration", "2d"), place("fold", "0")];
+        assert_eq!(read("labels[configuration=2d,fold=0]=x"), ("labels".to_owned(), places, "x".into()));
+        assert!(input("labels").is_err());
     }
 
     #[test]

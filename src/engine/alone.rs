@@ -1,13 +1,16 @@
 //! Runs one stage by itself, from files to files, without a workflow and without a store.
 
 use std::collections::BTreeMap;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 
 use nnflow_cache::hash_file;
 use nnflow_stage::{
     Artifact, Axes, ErrorKind, ErrorReport, FileRef, InputPort, InputValue, Member, Outcome, OutputFile, OutputSource,
-    Parameters, Phase, PhaseKind, ProducedArtifact, Read, Runner, Stage, StageEvent, Task, TaskResources,
+    Parameters, Phase, PhaseKind, ProducedArtifact, Read, ResourceQuery, Resources, Runner, Stage, StageEvent, Task,
+    TaskResources,
 };
 use serde_json::Value;
 
@@ -20,7 +23,7 @@ pub struct Alone {
     /// The stage.
     pub stage: &'static dyn Stage,
     /// What arrives at its input ports.
-    pub inputs: BTreeMap<String, PathBuf>,
+    pub inputs: Vec<AloneInput>,
     /// Every parameter.
     pub parameters: Parameters,
     /// Values on axes.
@@ -37,6 +40,19 @@ pub struct Alone {
     pub capacity: Capacity,
 }
 
+/// What arrives at an input port, or a member of it.
+pub struct AloneInput {
+    /// The port.
+    pub port: String,
+    /// Where on its axes the member was made; empty at a port with one.
+    pub axes: Axes,
+    /// Where it lies.
+    pub path: PathBuf,
+}
+
+/// What is at each port: one member, or several at a port that takes many.
+type Inputs = BTreeMap<String, Vec<(Axes, Given)>>;
+
 /// What is at a port.
 #[derive(Clone)]
 enum Given {
@@ -50,13 +66,17 @@ enum Given {
 /// If an input is missing or cannot be read, or the stage fails.
 pub fn run_alone(alone: &Alone) -> Result<Vec<String>, ErrorReport> {
     let spec = alone.stage.spec();
-    let mut given = BTreeMap::new();
-    for (name, path) in &alone.inputs {
+    let mut given = Inputs::new();
+    for AloneInput { port: name, axes, path } in &alone.inputs {
         let port = spec.input(name).ok_or_else(|| {
             let names: Vec<_> = spec.inputs.iter().map(|port| format!("`{}`", port.name)).collect();
             wrong(format!("stage `{}` has no input `{name}`; it has {}", spec.name, names.join(", ")))
         })?;
-        given.insert(name.clone(), read_input(port, path)?);
+        let members = given.entry(name.clone()).or_default();
+        if !members.is_empty() && !port.many {
+            return Err(wrong(format!("input `{name}` of stage `{}` is one path, several were given", spec.name)));
+        }
+        members.push((axes.clone(), read_input(port, path)?));
     }
     for axis in spec.axes {
         if !alone.axes.contains_key(*axis) {
@@ -70,7 +90,7 @@ pub fn run_alone(alone: &Alone) -> Result<Vec<String>, ErrorReport> {
         let made = run_phase(alone, phase, &given, &workers)?;
         written.extend(made.keys().map(|port| alone.output.join(port).display().to_string()));
         for (port, value) in made {
-            given.entry(port).or_insert(value);
+            given.entry(port).or_insert_with(|| vec![(Axes::new(), value)]);
         }
     }
     Ok(written)
@@ -79,17 +99,17 @@ pub fn run_alone(alone: &Alone) -> Result<Vec<String>, ErrorReport> {
 fn run_phase(
     alone: &Alone,
     phase: &'static Phase,
-    given: &BTreeMap<String, Given>,
+    given: &Inputs,
     workers: &WorkerPool,
 ) -> Result<BTreeMap<String, Given>, ErrorReport> {
     let items = match phase.kind {
         PhaseKind::Whole => vec![None],
         PhaseKind::PerCase => cases(alone, phase, given)?.into_iter().map(Some).collect(),
     };
+    let tasks = items.iter().map(|item| task(alone, phase, item.as_deref(), given)).collect::<Result<Vec<_>, _>>()?;
+    let outcomes = run_tasks(alone, &tasks, workers)?;
     let mut made: BTreeMap<String, Given> = BTreeMap::new();
-    for item in items {
-        let task = task(alone, phase, item.as_deref(), given)?;
-        let outcome = run_task(alone, &task, workers)?;
+    for (item, outcome) in items.into_iter().zip(outcomes) {
         let folder = |port: &str| match (&item, alone.output.join(port)) {
             (Some(item), folder) => folder.join(item),
             (None, folder) => folder,
@@ -111,6 +131,61 @@ fn run_phase(
     Ok(made)
 }
 
+/// Runs tasks side by side; the outcomes are in their order.
+fn run_tasks(alone: &Alone, tasks: &[Task], workers: &WorkerPool) -> Result<Vec<Outcome>, ErrorReport> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        while let Some((index, task)) = tasks.iter().enumerate().nth(next.fetch_add(1, Ordering::Relaxed)) {
+            let outcome = run_task(alone, task, workers);
+            // Nobody begins another case of a stage that has failed.
+            if outcome.is_err() {
+                next.fetch_add(tasks.len(), Ordering::Relaxed);
+            }
+            done.push((index, outcome));
+        }
+        done
+    };
+    let mut done = thread::scope(|scope| {
+        let threads: Vec<_> = (0..at_once(alone, tasks)).map(|_| scope.spawn(work)).collect();
+        let done = threads.into_iter().flat_map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        done.collect::<Vec<_>>()
+    });
+    done.sort_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, outcome)| outcome).collect()
+}
+
+/// How many tasks there are threads and memory for at a time.
+fn at_once(alone: &Alone, tasks: &[Task]) -> usize {
+    if alone.stage.spec().runner == Runner::Torch {
+        return 1;
+    }
+    let demands = tasks.iter().map(|task| {
+        let Resources { threads, memory_bytes } = alone.stage.resources(&ResourceQuery {
+            phase: &task.phase,
+            parameters: &task.parameters,
+            input_bytes: input_bytes(task),
+            inputs: &task.inputs,
+        });
+        (if threads == 0 { alone.capacity.threads } else { threads }, memory_bytes)
+    });
+    let (threads, bytes) = demands.fold((1, 1), |most, one| (one.0.max(most.0), one.1.max(most.1)));
+    let fitting = usize::try_from(alone.capacity.memory_bytes / bytes).unwrap_or(usize::MAX);
+    (alone.capacity.threads / threads).min(fitting).clamp(1, tasks.len().max(1))
+}
+
+fn input_bytes(task: &Task) -> u64 {
+    let values = task.inputs.values().flatten().map(|member| &member.value);
+    let bytes = |artifact: &Artifact| artifact.files.iter().map(|file| file.bytes).sum::<u64>();
+    values
+        .map(|value| match value {
+            InputValue::One(artifact) => bytes(artifact),
+            InputValue::Items(items) => items.values().map(bytes).sum(),
+            InputValue::Document(_) => 0,
+        })
+        .sum()
+}
+
 fn run_task(alone: &Alone, task: &Task, workers: &WorkerPool) -> Result<Outcome, ErrorReport> {
     let never = AtomicBool::new(false);
     let mut event = |event: StageEvent| {
@@ -128,12 +203,13 @@ fn run_task(alone: &Alone, task: &Task, workers: &WorkerPool) -> Result<Outcome,
 }
 
 /// The cases of a per-case phase.
-fn cases(alone: &Alone, phase: &Phase, given: &BTreeMap<String, Given>) -> Result<Vec<String>, ErrorReport> {
+fn cases(alone: &Alone, phase: &Phase, given: &Inputs) -> Result<Vec<String>, ErrorReport> {
     let spec = alone.stage.spec();
     let mut documents = BTreeMap::new();
     let mut available = None;
     for name in phase.reads {
-        match (given.get(*name), spec.input(name)) {
+        let first = given.get(*name).and_then(|members| members.first()).map(|(_, value)| value);
+        match (first, spec.input(name)) {
             (Some(value), Some(port)) if port.read != Read::Whole => {
                 documents.insert((*name).to_owned(), document(alone, port, value)?);
             }
@@ -145,21 +221,21 @@ fn cases(alone: &Alone, phase: &Phase, given: &BTreeMap<String, Given>) -> Resul
     alone.stage.items(phase.name, &available, &documents).map_err(|error| error.report())
 }
 
-fn task(
-    alone: &Alone,
-    phase: &Phase,
-    item: Option<&str>,
-    given: &BTreeMap<String, Given>,
-) -> Result<Task, ErrorReport> {
+fn task(alone: &Alone, phase: &Phase, item: Option<&str>, given: &Inputs) -> Result<Task, ErrorReport> {
     let spec = alone.stage.spec();
     let mut inputs = BTreeMap::new();
     for name in phase.reads {
         let port = spec.input(name);
         let optional = port.map_or_else(|| spec.output(name).is_some_and(|port| port.optional), |port| port.optional);
-        let value = match given.get(*name) {
-            None if optional => continue,
-            None => return Err(wrong(format!("stage `{}` needs input `{name}`: `--input {name}=PATH`", spec.name))),
-            Some(value) => match (port, value, item) {
+        let Some(members) = given.get(*name) else {
+            if optional {
+                continue;
+            }
+            return Err(wrong(format!("stage `{}` needs input `{name}`: `--input {name}=PATH`", spec.name)));
+        };
+        let mut read = Vec::new();
+        for (axes, value) in members {
+            let value = match (port, value, item) {
                 (Some(port), value, _) if port.read != Read::Whole => {
                     InputValue::Document(document(alone, port, value)?)
                 }
@@ -170,9 +246,12 @@ fn task(
                     None if optional => continue,
                     None => return Err(wrong(format!("input `{name}` has no case `{item}`"))),
                 },
-            },
-        };
-        inputs.insert((*name).to_owned(), vec![Member { axes: Axes::new(), value }]);
+            };
+            read.push(Member { axes: axes.clone(), value });
+        }
+        if !read.is_empty() {
+            inputs.insert((*name).to_owned(), read);
+        }
     }
     Ok(Task {
         stage: spec.name.to_owned(),
@@ -235,6 +314,12 @@ fn place(files: &[OutputFile], folder: &Path) -> Result<Artifact, ErrorReport> {
 fn read_input(port: &InputPort, path: &Path) -> Result<Given, ErrorReport> {
     if port.kinds == ["raw"] && path.join("dataset.json").is_file() {
         let listing = nnflow_nnunet::sources::dataset(path, None).map_err(|error| error.report())?;
+        if !listing.problems.is_empty() {
+            return Err(ErrorReport { details: listing.problems, ..wrong("the dataset is incomplete".to_owned()) });
+        }
+        for warning in &listing.warnings {
+            crate::cli::complain(&format!("warning: {warning}"));
+        }
         let artifact = |files: Vec<nnflow_nnunet::sources::SourceFile>| {
             let files = files.iter().map(|file| file_ref(&file.name, &file.path));
             Ok(Artifact { files: files.collect::<Result<_, ErrorReport>>()? })

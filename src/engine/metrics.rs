@@ -1,5 +1,7 @@
 //! The numbers of a run: looked up in the documents that nodes made, and held against what a workflow expects.
 
+use std::fmt;
+
 use nnflow_stage::ErrorReport;
 use petgraph::graph::NodeIndex;
 use serde::{Deserialize, Serialize};
@@ -12,6 +14,34 @@ use crate::workflow::Expectation;
 /// The metric that every node has: how long it took, when it ran.
 pub const WALL_SECONDS: &str = "wall_seconds";
 
+/// The key of a table that stands for one number: the number itself.
+const MEAN: &str = "mean";
+/// The key of its interval of confidence, a list of two numbers.
+const INTERVAL: &str = "interval";
+
+/// A number of a node.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Metric {
+    /// The number.
+    pub value: f64,
+    /// Its interval of confidence, if the node gives one.
+    pub interval: Option<[f64; 2]>,
+}
+
+impl From<f64> for Metric {
+    fn from(value: f64) -> Self {
+        Self { value, interval: None }
+    }
+}
+
+/// As people read it: `0.8902 [0.8871, 0.8930]`.
+impl fmt::Display for Metric {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:.4}", self.value)?;
+        self.interval.map_or(Ok(()), |[low, high]| write!(formatter, " [{low:.4}, {high:.4}]"))
+    }
+}
+
 /// A number that a workflow expects something of.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Checked {
@@ -19,6 +49,9 @@ pub struct Checked {
     pub name: String,
     /// The number; absent where the node has none.
     pub value: Option<f64>,
+    /// The number's interval of confidence, if the node gives one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<[f64; 2]>,
     /// What is expected: `>= 0.88`.
     pub expected: String,
     /// Whether it is met.
@@ -37,11 +70,13 @@ impl State<'_> {
         for expectation in expectations {
             let nodes = self.graph.find(&expectation.node.value.to_string()).unwrap_or_default();
             for node in nodes.into_iter().filter(|node| self.wanted.contains(node)) {
-                let value = self.metric(node, &expectation.metric)?;
+                let metric = self.metric(node, &expectation.metric)?;
+                let value = metric.map(|metric| metric.value);
                 let bounds: Vec<_> = expectation.bounds.iter().map(ToString::to_string).collect();
                 checked.push(Checked {
                     name: format!("{}.{}", self.graph.node(node).name, expectation.metric.join(".")),
                     value,
+                    interval: metric.and_then(|metric| metric.interval),
                     expected: bounds.join(" and "),
                     met: value.is_some_and(|value| expectation.met_by(value)),
                     required: expectation.severity == Severity::Error,
@@ -53,20 +88,23 @@ impl State<'_> {
 
     /// A number of a node, by its path in one of the documents that the node made; upper and lower case are the same.
     ///
+    /// A table with a number `mean` stands for that number; a list `interval` in it is the number's interval. Of several
+    /// documents with the number the first one counts, in the order of the stage's ports.
+    ///
     /// # Errors
     /// If a document cannot be read.
-    pub fn metric(&self, node: NodeIndex, path: &[String]) -> Result<Option<f64>, ErrorReport> {
+    pub fn metric(&self, node: NodeIndex, path: &[String]) -> Result<Option<Metric>, ErrorReport> {
         if self.nodes[node.index()].status != Status::Done {
             return Ok(None);
         }
         if path == [WALL_SECONDS] {
-            return Ok(Some(self.wall_seconds(node)));
+            return Ok(Some(self.wall_seconds(node).into()));
         }
         for port in self.graph.node(node).spec.outputs.iter().filter(|port| port.document.is_some()) {
             let Some(Port::One(Slot::Made(held))) = self.nodes[node.index()].ports.get(port.name) else { continue };
             let document = self.document(port, held)?;
-            if let Some(number) = number_at(&document, path) {
-                return Ok(Some(number));
+            if let Some(metric) = metric_at(&document, path) {
+                return Ok(Some(metric));
             }
         }
         Ok(None)
@@ -84,7 +122,7 @@ impl State<'_> {
     }
 }
 
-fn number_at(document: &Value, path: &[String]) -> Option<f64> {
+fn metric_at(document: &Value, path: &[String]) -> Option<Metric> {
     let mut value = document;
     for step in path {
         let object = value.as_object()?;
@@ -92,7 +130,14 @@ fn number_at(document: &Value, path: &[String]) -> Option<f64> {
             .get(step)
             .or_else(|| object.iter().find(|(key, _)| key.eq_ignore_ascii_case(step)).map(|(_, value)| value))?;
     }
-    value.as_f64()
+    if let Some(number) = value.as_f64() {
+        return Some(number.into());
+    }
+    let interval = match value.get(INTERVAL)?.as_array().map(Vec::as_slice) {
+        Some([low, high]) => low.as_f64().zip(high.as_f64()).map(<[f64; 2]>::from),
+        _ => None,
+    };
+    Some(Metric { value: value.get(MEAN)?.as_f64()?, interval })
 }
 
 #[cfg(test)]
@@ -101,15 +146,38 @@ mod tests {
 
     use super::*;
 
+    fn at(document: &Value, path: &[&str]) -> Option<Metric> {
+        metric_at(document, &path.iter().map(|step| (*step).to_owned()).collect::<Vec<_>>())
+    }
+
     #[test]
     fn a_number_is_found_whatever_its_case() {
         let document = json!({"foreground_mean": {"Dice": 0.5}});
-        let path = ["foreground_mean".to_owned(), "dice".to_owned()];
-        assert_eq!(number_at(&document, &path), Some(0.5));
+        assert_eq!(at(&document, &["foreground_mean", "dice"]), Some(0.5.into()));
     }
 
     #[test]
     fn what_is_not_a_number_is_not_found() {
-        assert_eq!(number_at(&json!({"a": "b"}), &["a".to_owned()]), None);
+        assert_eq!(at(&json!({"a": "b"}), &["a"]), None);
+    }
+
+    #[test]
+    fn a_mean_is_found_with_its_interval() {
+        let document = json!({"dice": {"mean": 0.5, "interval": [0.25, 0.75], "median": 0.625}});
+        assert_eq!(
+            at(&document, &["dice"]).map(|metric| metric.to_string()).as_deref(),
+            Some("0.5000 [0.2500, 0.7500]")
+        );
+        assert_eq!(at(&document, &["dice", "median"]), Some(0.625.into()));
+    }
+
+    #[test]
+    fn a_mean_may_have_no_interval() {
+        assert_eq!(at(&json!({"dice": {"mean": 0.5, "interval": null}}), &["dice"]), Some(0.5.into()));
+    }
+
+    #[test]
+    fn a_table_of_numbers_is_no_number() {
+        assert_eq!(at(&json!({"mean": {"1": 0.5}}), &["mean"]), None);
     }
 }

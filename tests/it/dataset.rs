@@ -81,7 +81,7 @@ fn all_mistakes_of_a_dataset_are_told_at_once() {
     hint: name them under `labels` in `dataset.json`, or change them in the label image
     error: ingest, case `phantom_005`: case `phantom_005` has 1 problem
       channel 0 has 1 voxels that are no finite number, the first `NaN` at voxel [1, 2, 3] (z, y, x)
-    hint: replace them, or leave the case out: one such voxel makes the whole case NaN when it is normalised
+    hint: replace them, leave the case out, or set `non_finite = "zero"` for `ingest`: one such voxel makes the whole case NaN when it is normalised
     error: ingest, case `phantom_006`: case `phantom_006` has 1 problem
       image file 0 (`[project]/data/Dataset001_Tiny/imagesTr/phantom_006_0000.nii.gz`) cannot be read: incomplete deflate stream
     hint: copy or export damaged files again

@@ -2,9 +2,11 @@
 
 mod challenge;
 mod commands;
+mod compare;
 mod crash;
 mod dataset;
 mod explain;
+mod foreign;
 mod keys;
 mod lock;
 mod misuse;

@@ -9,9 +9,11 @@ use std::path::Path;
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 
 /// Which crates of ours each crate may use, and does: ARCHITECTURE.md says why.
-const EDGES: [(&str, &[&str]); 9] = [
+const EDGES: [(&str, &[&str]); 11] = [
     ("nnflow", &["nnflow-cache", "nnflow-nnunet", "nnflow-stage"]),
+    ("nnflow-bench", &["nnflow-cache", "nnflow-io", "nnflow-kernels"]),
     ("nnflow-cache", &[]),
+    ("nnflow-conformance", &["nnflow-io", "nnflow-kernels", "nnflow-net", "nnflow-nnunet", "nnflow-stage"]),
     ("nnflow-io", &["nnflow-kernels"]),
     ("nnflow-kernels", &[]),
     ("nnflow-net", &["nnflow-kernels"]),

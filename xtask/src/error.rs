@@ -31,6 +31,8 @@ pub(crate) enum Error {
     Failed { command: String, code: u8 },
     /// No home folder to install to.
     NoHome,
+    /// A benchmark could not be run, or compared unequal things.
+    Bench { message: String, remedy: Option<String> },
 }
 
 /// A tool that the set-up cannot do without.
@@ -63,6 +65,7 @@ impl Error {
             ),
             Self::Wheel { .. } => "run the same command again, which fetches it anew".to_owned(),
             Self::NoHome => "name a folder: `cargo xtask install --root DIR`".to_owned(),
+            Self::Bench { remedy, .. } => return remedy.clone(),
             Self::Io { .. } | Self::Start { .. } | Self::Failed { .. } => return None,
         };
         Some(remedy)
@@ -99,7 +102,7 @@ impl MissingTool {
 impl fmt::Display for Error {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Usage(what) => formatter.write_str(what),
+            Self::Usage(what) | Self::Bench { message: what, .. } => formatter.write_str(what),
             Self::MissingTool(tool) => tool.fmt(formatter),
             Self::OtherSystem => formatter.write_str("libtorch can be fetched on Linux only"),
             Self::WrongLibtorch { folder, found: Some(found) } => {

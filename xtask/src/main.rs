@@ -4,6 +4,7 @@
 //! `cargo xtask run FILE` fetches libtorch, builds both programs and runs a workflow. The crate depends on nothing
 //! but the standard library, because it is built before anything else is known to be in order.
 
+mod bench;
 mod checkout;
 mod error;
 mod install;
@@ -28,11 +29,16 @@ usage: cargo xtask TASK [ARGS]
 
   run FILE [ARGS]             set up, build, and run the workflow FILE (ARGS go to `nnflow run`)
   test [ARGS]                 set up, build everything, and run every test (ARGS go to `cargo test`)
+  conformance [DIR]           set up, and compare nnflow with what nnU-Net computed: with the golden vectors in DIR
+                              (tests/golden unless given)
   build                       set up, and build `nnflow` and `nnflow-torch`
   install [--root DIR]        set up, build, and put both programs into DIR/bin, libtorch into DIR/lib/nnflow
                               (DIR is cargo's own folder unless given)
   setup [--cpu | --cuda]      fetch libtorch into .libtorch (CUDA where the machine has an NVIDIA driver, unless said)
   ci                          what a change has to pass: format, lints, documentation, tests
+  bench [ARGS]                measure nnflow against the real nnU-Net, which is set up in .nnunet, side by side
+                              (--data DIR, --pairs N, --only NAME, --nnunet PYTHON; docs/benchmarks.md says more)
+  bench --kernels             measure the kernels against what the machine can do
   help                        this text
 
 A libtorch of your own is used where the variable LIBTORCH names its folder.";
@@ -74,6 +80,10 @@ fn perform(arguments: &[String]) -> Result<(), Error> {
             Err(programs::become_nnflow_run(rest))
         }
         "test" => test(&checkout, rest),
+        "conformance" => {
+            let golden = golden_folder(rest)?;
+            programs::conformance(&checkout, &set_up(&checkout, Wanted::Either)?, golden.as_deref())
+        }
         "install" => {
             let root = install_root(rest)?;
             let machine = build(&checkout)?;
@@ -84,6 +94,7 @@ fn perform(arguments: &[String]) -> Result<(), Error> {
             programs::lint(&checkout, &set_up(&checkout, Wanted::Either)?)?;
             test(&checkout, &[])
         }
+        "bench" => bench::bench(&checkout, rest),
         "help" | "--help" | "-h" => {
             println!("{HELP}");
             Ok(())
@@ -119,6 +130,17 @@ fn install_root(arguments: &[String]) -> Result<PathBuf, Error> {
     }
 }
 
+/// The folder of golden vectors, if one is named; a relative one is seen from where the user is.
+fn golden_folder(arguments: &[String]) -> Result<Option<PathBuf>, Error> {
+    match arguments {
+        [] => Ok(None),
+        [folder] if !folder.starts_with('-') => {
+            Ok(Some(std::path::absolute(folder).map_err(Error::io("find", folder.as_str()))?))
+        }
+        _ => Err(Error::Usage(format!("`conformance` takes one folder at most, not `{}`", arguments.join(" ")))),
+    }
+}
+
 fn nothing_more(arguments: &[String]) -> Result<(), Error> {
     match arguments.first() {
         None => Ok(()),
@@ -150,8 +172,16 @@ mod tests {
     }
 
     #[test]
+    fn conformance_takes_one_folder_and_sees_it_from_where_the_user_is() {
+        let folder = golden_folder(&words("vectors")).ok().flatten();
+        assert!(folder.is_some_and(|folder| folder.is_absolute() && folder.ends_with("vectors")));
+        assert!(matches!(golden_folder(&words("one another")), Err(Error::Usage(_))));
+        assert!(matches!(golden_folder(&words("--all")), Err(Error::Usage(_))));
+    }
+
+    #[test]
     fn every_task_stands_in_the_help() {
-        for task in ["run", "test", "build", "install", "setup", "ci", "help"] {
+        for task in ["run", "test", "conformance", "build", "install", "setup", "ci", "bench", "help"] {
             assert!(HELP.contains(&format!("\n  {task} ")), "{task}");
         }
     }

@@ -36,6 +36,13 @@ pub(crate) fn test(checkout: &Checkout, machine: &Machine, arguments: &[String])
     cargo(checkout, machine, &all)
 }
 
+/// Compares nnflow with the golden vectors in a folder.
+pub(crate) fn conformance(checkout: &Checkout, machine: &Machine, golden: Option<&Path>) -> Result<(), Error> {
+    announce_first_build();
+    let mut command = command(checkout, machine, &["run", "--release", "--package", "nnflow-conformance", "--"]);
+    finish(command.args(golden))
+}
+
 /// Everything that is checked without running: the format, clippy's lints, and the documentation's links.
 pub(crate) fn lint(checkout: &Checkout, machine: &Machine) -> Result<(), Error> {
     cargo(checkout, machine, &["fmt", "--all", "--check"])?;

@@ -162,6 +162,17 @@ pub struct ResourceQuery<'a> {
     pub inputs: &'a BTreeMap<String, Vec<crate::Member>>,
 }
 
+impl ResourceQuery<'_> {
+    /// The slice of the first document at a port, if one has arrived.
+    #[must_use]
+    pub fn document(&self, port: &str) -> Option<&Value> {
+        self.inputs.get(port)?.iter().find_map(|member| match &member.value {
+            crate::InputValue::Document(document) => Some(document),
+            _ => None,
+        })
+    }
+}
+
 /// A stage: a declaration and the work it stands for.
 pub trait Stage: Send + Sync {
     /// The declaration.

@@ -1,7 +1,9 @@
 //! Files that appear whole or not at all.
 //!
 //! A process may be killed at any instant and a disk may fill up. Content goes to a hidden file beside its destination,
-//! is synced, and takes the destination's name by a rename, so that no reader ever sees half a file.
+//! is synced, and takes the destination's name by a rename, so that no reader ever sees half a file. What stages make for
+//! the store is not synced here: the store does that for many files at once before it publishes them, and waiting for the
+//! disk file by file takes longer than all the rest of preprocessing small images.
 
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -32,7 +34,20 @@ pub type FileWriter<'a> = BufWriter<&'a mut std::fs::File>;
 /// [`WriteError`] if `content` fails or the file system does (missing folder, full disk, no permission); nothing is left
 /// behind then.
 pub fn write_with(path: &Path, content: impl FnOnce(&mut FileWriter<'_>) -> io::Result<()>) -> Result<(), WriteError> {
-    publish(path, content).map_err(|source| WriteError { path: path.to_path_buf(), source })
+    publish(path, Sync::Now, content).map_err(|source| WriteError { path: path.to_path_buf(), source })
+}
+
+/// Like [`write_with`], for a file that somebody else syncs before anything depends on it.
+///
+/// No reader sees half a file, also if the process is killed; after a power failure the file may be missing or empty.
+///
+/// # Errors
+/// Those of [`write_with`].
+pub fn write_unsynced_with(
+    path: &Path,
+    content: impl FnOnce(&mut FileWriter<'_>) -> io::Result<()>,
+) -> Result<(), WriteError> {
+    publish(path, Sync::Later, content).map_err(|source| WriteError { path: path.to_path_buf(), source })
 }
 
 /// Publishes `content` at `path`, replacing what stood there.
@@ -43,7 +58,14 @@ pub fn write(path: &Path, content: &[u8]) -> Result<(), WriteError> {
     write_with(path, |file| file.write_all(content))
 }
 
-fn publish(path: &Path, content: impl FnOnce(&mut FileWriter<'_>) -> io::Result<()>) -> io::Result<()> {
+/// When the bytes of a file have to be on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sync {
+    Now,
+    Later,
+}
+
+fn publish(path: &Path, sync: Sync, content: impl FnOnce(&mut FileWriter<'_>) -> io::Result<()>) -> io::Result<()> {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
@@ -54,9 +76,11 @@ fn publish(path: &Path, content: impl FnOnce(&mut FileWriter<'_>) -> io::Result<
     // Dropping a buffered writer swallows the error of its last write, which is where a full disk shows.
     buffered.flush()?;
     drop(buffered);
-    temporary.as_file().sync_all()?;
+    if sync == Sync::Now {
+        temporary.as_file().sync_all()?;
+    }
     temporary.persist(path).map_err(|error| error.error)?;
-    sync_folder(folder)
+    if sync == Sync::Now { sync_folder(folder) } else { Ok(()) }
 }
 
 /// A hidden file in `folder`, readable by whoever the process's umask lets read.

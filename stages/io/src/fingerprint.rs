@@ -77,26 +77,6 @@ mod tests {
     use crate::json;
     use std::path::Path;
 
-    fn folders() -> Vec<std::path::PathBuf> {
-        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/fingerprint");
-        let entries = fs_err::read_dir(golden).expect("vectors");
-        let folders: Vec<_> = entries.map(|entry| entry.expect("entry").path()).filter(|path| path.is_dir()).collect();
-        assert!(!folders.is_empty(), "no vectors");
-        folders
-    }
-
-    #[test]
-    fn nnunets_files_come_back_as_they_were() {
-        for folder in folders() {
-            let path = folder.join("dataset_fingerprint.json");
-            let fingerprint: Fingerprint = json::read(&path).expect("reads");
-            let expected: serde_json::Value = json::read(&path).expect("reads");
-            let found: serde_json::Value =
-                json::from_slice(&json::to_vec(&fingerprint).expect("serialises"), &path).expect("parses");
-            assert_eq!(found, expected, "{}", path.display());
-        }
-    }
-
     #[test]
     fn a_gap_between_channels_is_refused() {
         let text = br#"{"spacings": [], "shapes_after_crop": [], "median_relative_size_after_cropping": 1.0,

@@ -7,10 +7,14 @@
 //! - [`dataset`]: `dataset.json` and the raw layout of nnU-Net.
 //! - [`image`]: medical and natural images, with the geometry needed to write labels back onto the same grid.
 //! - [`array`]: preprocessed arrays, made for reading patches.
+//! - [`npy`]: scores that something else computed.
 //! - [`fingerprint`], [`plans`], [`splits`], [`summary`]: the JSON files that nnU-Net's users know.
 //! - [`tensors`]: weights as safetensors.
+//! - [`torch_file`], [`pickle`], [`archive`], [`state_dict`]: nnU-Net's own checkpoints, read without running anything in
+//!   them.
 //! - [`json`]: JSON as Python writes it, bare `NaN` included.
 
+pub mod archive;
 pub mod array;
 pub mod atomic;
 pub mod dataset;
@@ -18,7 +22,11 @@ pub mod fingerprint;
 pub mod image;
 pub mod json;
 mod mapped;
+pub mod npy;
+pub mod pickle;
 pub mod plans;
 pub mod splits;
+pub mod state_dict;
 pub mod summary;
 pub mod tensors;
+pub mod torch_file;

@@ -187,24 +187,19 @@ impl BoundingBox {
         Ok(array)
     }
 
-    /// The inverse of [`crop`](Self::crop): writes `part` into the voxels of `array` inside the box.
+    /// Like [`crop`](Self::crop), to write into what is inside.
     ///
     /// # Errors
-    /// [`GeometryError::Outside`] if the box reaches out of `array`; [`GeometryError::Shape`] if `part` does not fill it.
-    pub fn paste<T: Clone, D: Dimension>(
+    /// Those of [`crop`](Self::crop).
+    pub fn crop_mut<'a, T, D: Dimension>(
         &self,
-        part: ArrayView<'_, T, D>,
-        mut array: ArrayViewMut<'_, T, D>,
-    ) -> Result<(), GeometryError> {
+        mut array: ArrayViewMut<'a, T, D>,
+    ) -> Result<ArrayViewMut<'a, T, D>, GeometryError> {
         let leading = self.leading_axes(array.shape())?;
         for axis in 0..3 {
             array.slice_axis_inplace(Axis(leading + axis), Slice::from(self.start[axis]..self.stop[axis]));
         }
-        if array.shape() != part.shape() {
-            return Err(GeometryError::Shape { expected: array.shape().to_vec(), found: part.shape().to_vec() });
-        }
-        array.assign(&part);
-        Ok(())
+        Ok(array)
     }
 
     fn leading_axes(&self, shape: &[usize]) -> Result<usize, GeometryError> {

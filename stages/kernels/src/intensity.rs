@@ -9,7 +9,7 @@ mod normalize;
 use ndarray::{ArrayView3, Zip};
 use rayon::prelude::*;
 
-pub use counts::{IntensityStatistics, ValueCounts};
+pub use counts::{IntensityStatistics, Precision, ValueCounts};
 pub use normalize::{clip_zscore, rescale_0_1, rgb_0_1, zscore};
 
 /// Voxels that are summed up one after the other.

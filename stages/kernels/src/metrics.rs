@@ -1,7 +1,9 @@
 //! How well two label maps agree.
 //!
 //! One pass counts every pair of labels; whatever label or region is asked for is added up from that, so a hundred labels
-//! cost no more than one.
+//! cost no more than one. Surfaces are found label by label, each within the box around it.
+
+mod surface;
 
 use std::collections::BTreeMap;
 use std::iter::Sum;
@@ -9,6 +11,8 @@ use std::ops::Add;
 
 use ndarray::{ArrayView3, Zip};
 use serde::{Deserialize, Serialize};
+
+pub use surface::{LabelPair, SurfaceDistances};
 
 /// Why two label maps cannot be compared.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

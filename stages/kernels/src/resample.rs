@@ -9,14 +9,16 @@
 mod axis;
 mod classes;
 mod labels;
+mod regrid;
 mod volume;
 
 use ndarray::{Array4, ArrayView4, Axis};
 use serde::{Deserialize, Serialize};
 
 use crate::geometry::Spacing;
-pub use classes::{resample_argmax, resample_regions};
+pub use classes::{Activation, Decision, Rule, ScorePlanes, class_probabilities};
 pub use labels::{LabelRule, resample_labels};
+pub use regrid::{Limits, Regrid};
 pub use volume::resize_image;
 
 /// Spacings whose largest and smallest differ by more than this factor have an axis that is resampled apart
@@ -103,16 +105,6 @@ pub enum ResampleError {
         order: Order,
         /// The order along the axis that is resampled apart.
         order_z: Order,
-    },
-    /// A class whose scores have another shape than those of the first one.
-    #[error("scores of class `{class}` have shape `{found:?}`, those of class 0 `{expected:?}`")]
-    ClassShape {
-        /// Number of the class.
-        class: usize,
-        /// Shape of the first class.
-        expected: [usize; 3],
-        /// Shape found.
-        found: [usize; 3],
     },
 }
 

@@ -192,6 +192,27 @@ mod tests {
     }
 
     #[test]
+    fn windows_are_spread_evenly() {
+        // 46 voxels are left, which takes two steps of at most 32.
+        assert_eq!(window_starts(&[110], &[64], 0.5), Ok(vec![vec![0, 23, 46]]));
+    }
+
+    #[test]
+    fn weights_fall_as_a_gaussian_around_the_centre() {
+        let weights = gaussian_weights(&[16, 16], 1.0 / 8.0, 1.0);
+        // The deviation is two voxels, the centre at voxel 8: e^(-1/2) two voxels away, its square on the diagonal.
+        let expected = [1.0, (-0.5_f32).exp(), (-1.0_f32).exp()];
+        for (found, expected) in [weights[[8, 8]], weights[[8, 10]], weights[[6, 10]]].into_iter().zip(expected) {
+            assert!((found - expected).abs() < 1e-6, "{found} is not {expected}");
+        }
+    }
+
+    #[test]
+    fn a_patch_that_is_rotated_by_a_right_angle_needs_its_longer_edge_on_both_axes() {
+        assert_eq!(initial_patch_size(&[10, 16], std::f64::consts::FRAC_PI_2, 0.5), [32, 32]);
+    }
+
+    #[test]
     fn windows_move_along_the_last_axis_first() {
         let corners = window_corners(&[vec![0, 4], vec![1, 2]]);
         assert_eq!(corners, [[0, 1], [0, 2], [4, 1], [4, 2]]);

@@ -7,7 +7,9 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
-use ndarray::{Array3, Array4, ArrayD, ArrayView4, Ix3, Ix4};
+use std::ops::Range;
+
+use ndarray::{Array4, ArrayD, ArrayView4, Axis, Ix4};
 use nnflow_kernels::tiling::{self, TilingError};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
@@ -47,6 +49,8 @@ pub struct InferenceOptions {
     pub step: f64,
     /// Axes of the patch that are mirrored, each alone and all together; none for no mirroring.
     pub mirror_axes: Vec<usize>,
+    /// Whether the centre of a window counts more than its border, by a Gaussian; else all of it counts alike.
+    pub gaussian: bool,
     /// What is averaged.
     pub average: Average,
     /// Windows that a GPU takes at a time.
@@ -160,7 +164,7 @@ fn average(
 ) -> Result<Tensor, TorchError> {
     let _guard = tch::no_grad_guard();
     let image = plan.padded(image)?;
-    let window_weights = plan.window_weights()?;
+    let window_weights = plan.window_weights(options.gaussian)?;
     let mut sums = plan.zeros(plan.classes)?;
     for network in networks {
         add_network(network, &image, &window_weights, plan, options, &mut sums)?;
@@ -275,13 +279,20 @@ impl Prediction {
         std::array::from_fn(|axis| extents.get(axis).map_or(0, |&extent| extent as usize))
     }
 
-    /// The values of one class, `[z, y, x]`; a volume of one class needs a fraction of the memory of all.
+    /// Some planes of some classes, `[class, z, y, x]`, so that not all values are in memory twice.
     ///
     /// # Errors
-    /// [`TorchError`] where there is no such class.
-    pub fn class(&self, class: usize) -> Result<Array3<f32>, TorchError> {
-        let values = array(&self.values.f_select(0, class as i64)?)?;
-        Ok(values.into_dimensionality::<Ix3>().expect("invariant: a class has three axes"))
+    /// [`TorchError`] where there are no such classes or planes.
+    pub fn planes(&self, classes: Range<usize>, planes: Range<usize>) -> Result<Array4<f32>, TorchError> {
+        let [_, _, height, width] = self.shape();
+        let mut values = Array4::zeros((classes.len(), planes.len(), height, width));
+        for (class, mut target) in classes.zip(values.axis_iter_mut(Axis(0))) {
+            // Planes of one class lie in one piece, so that nothing but the target is filled.
+            let part = self.values.f_select(0, class as i64)?.f_narrow(0, planes.start as i64, planes.len() as i64)?;
+            let target = target.as_slice_mut().expect("invariant: one class in C order");
+            part.f_reshape(-1)?.f_copy_data(target, part.numel())?;
+        }
+        Ok(values)
     }
 
     /// All values, `[class, z, y, x]`.
@@ -294,11 +305,18 @@ impl Prediction {
     }
 }
 
-fn is_finite(tensor: &Tensor) -> Result<bool, TorchError> {
-    Ok(tensor.f_isfinite()?.f_all()?.f_int64_value(&[])? != 0)
+/// Class by class, because the check takes more memory than what is checked.
+fn is_finite(values: &Tensor) -> Result<bool, TorchError> {
+    for class in 0..values.size().first().copied().unwrap_or(0) {
+        if values.f_select(0, class)?.f_isfinite()?.f_all()?.f_int64_value(&[])? == 0 {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
-fn array(tensor: &Tensor) -> Result<ArrayD<f32>, TorchError> {
+/// The values of a tensor of 32-bit floats.
+pub(crate) fn array(tensor: &Tensor) -> Result<ArrayD<f32>, TorchError> {
     let shape: Vec<usize> = tensor.size().iter().map(|&extent| extent as usize).collect();
     let mut values = vec![0.0_f32; tensor.numel()];
     tensor.f_reshape(-1)?.f_copy_data(&mut values, tensor.numel())?;

@@ -12,6 +12,7 @@ pub mod loss;
 pub mod network;
 pub mod optimizer;
 mod parallel;
+pub mod probe;
 #[cfg(test)]
 mod testing;
 pub mod training;

@@ -4,7 +4,6 @@
 //! `tests/golden/network` holds them to it.
 
 mod layers;
-mod names;
 mod parameters;
 #[cfg(test)]
 mod tests;
@@ -12,8 +11,7 @@ mod topology;
 
 use tch::Tensor;
 
-pub use names::{aliases, canonical_name};
-pub(crate) use parameters::{Layout, Specification};
+pub(crate) use parameters::{Initial, Layout, Specification};
 pub(crate) use topology::Topology;
 
 use crate::architecture::{Architecture, Description};

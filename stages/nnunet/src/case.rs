@@ -56,6 +56,17 @@ impl CaseRecord {
     pub fn read(artifact: &Artifact) -> Result<Self, StageError> {
         read_json(artifact, RECORD)
     }
+
+    /// The grid of the arrays of a case that is preprocessed.
+    ///
+    /// # Errors
+    /// If it is not.
+    pub fn prepared_grid(&self) -> Result<&PreparedGrid, StageError> {
+        self.prepared.as_ref().ok_or_else(|| {
+            StageError::input(format!("case `{}` is not preprocessed", self.identifier))
+                .with_hint("connect `cases` to the last stage of preprocessing")
+        })
+    }
 }
 
 /// The grid of a case's arrays after cropping; axis `i` is axis `transpose_forward[i]` of the file.

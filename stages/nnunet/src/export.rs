@@ -1,117 +1,63 @@
 //! From what a network says on its own grid back to the image's grid: labels, probabilities, and a cascade's next input.
 //!
-//! Classes come one at a time, so that a segmentation of a hundred classes needs a few volumes and not a hundred; only
-//! where probabilities are asked for are all of them held at once.
+//! The image's grid is made slab by slab, and within a slab class after class, so that memory does not grow with the
+//! number of classes: scores of all classes on the image's grid never exist. Labels are written where they belong at once,
+//! in the axes of the file and around what was cropped. No result depends on the slabs.
 
-use ndarray::{Array, Array3, Array4, ArrayView, Axis, Dimension, Zip};
-use nnflow_io::array::{ArrayOptions, write_array};
-use nnflow_io::plans::{Configuration, ResamplingArguments};
-use nnflow_kernels::decision::{argmax, paint_regions};
-use nnflow_kernels::geometry::{GeometryError, Spacing};
+mod memory;
+mod plan;
+mod scores;
+mod write;
+
+use std::ops::Range;
+
+use ndarray::{Array3, Array4, ArrayViewMut3, Axis, Slice, s};
+use nnflow_io::array::{ArrayOptions, write_array_in_slabs};
+use nnflow_kernels::geometry::{BoundingBox, GeometryError, Spacing};
 use nnflow_kernels::resample::{
-    LabelRule, Order, ResampleError, ResampleOptions, new_shape, resample_argmax, resample_image, resample_labels,
-    resample_regions,
+    Activation, Decision, LabelRule, Limits, Regrid, ResampleError, Rule, ScorePlanes, class_probabilities, new_shape,
+    resample_labels,
 };
-use nnflow_stage::{Axes, Context, StageError};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use nnflow_stage::{Context, StageError};
+use serde::Deserialize;
 
 use crate::case::{CaseRecord, PreparedGrid, unreadable};
-use crate::documents::{PlannedConfiguration, TargetSpacing, slice};
-use crate::segmentation::write_segmentation;
-use crate::train::patches::NEXT_STAGE;
+use crate::documents::TargetSpacing;
 use crate::train::slices::Classes;
+pub use memory::{ExportSize, slab_bytes};
+pub use plan::{ExportPlan, Resampling};
+pub use scores::{LOGITS_NNA, LOGITS_NPY, ScoreKind, ScoreSource, StoredScores};
+pub use write::{PROBABILITIES, write_label_image, write_probabilities};
 
-/// Probabilities of all classes, `f32` `[class, z, y, x]` on the image's own grid.
-pub const PROBABILITIES: &str = "probabilities.nna";
+/// The probability above which a voxel belongs to a region.
+const REGION_THRESHOLD: f32 = 0.5;
 
-/// How scores or labels are resampled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Resampling {
-    order: u8,
-    order_z: u8,
-    force_separate_z: Option<bool>,
-}
-
-impl From<&ResamplingArguments> for Resampling {
-    fn from(arguments: &ResamplingArguments) -> Self {
-        Self { order: arguments.order, order_z: arguments.order_z, force_separate_z: arguments.force_separate_z }
-    }
-}
-
-impl Resampling {
-    fn options(self) -> Result<ResampleOptions, StageError> {
-        let order = |order: u8| Order::try_from(order).map_err(|error| StageError::input(error.to_string()));
-        Ok(ResampleOptions {
-            order: order(self.order)?,
-            order_z: order(self.order_z)?,
-            force_separate_z: self.force_separate_z,
-        })
-    }
-}
-
-/// What prediction reads of a plan.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ExportPlan {
-    /// Name of the configuration; a bundle holds the models of several.
-    pub configuration: String,
-    /// How scores are resampled.
-    pub scores: Resampling,
-    /// How labels are resampled.
-    pub labels: Resampling,
-    /// The grid of the cascade's next stage, if there is one.
-    pub next_stage: Option<TargetSpacing>,
-}
-
-impl ExportPlan {
-    /// The slice of a plan for the node's configuration.
-    ///
-    /// # Errors
-    /// If the plan lacks the configuration, or that of the next stage.
-    pub fn slice(document: &Value, axes: &Axes) -> Result<Value, StageError> {
-        let planned = PlannedConfiguration::new(document, axes)?;
-        let next_stage = match next_stage(&planned.configuration) {
-            None => None,
-            Some(name) => {
-                let next = Axes::from([(crate::documents::CONFIGURATION.to_owned(), name)]);
-                Some(PlannedConfiguration::new(document, &next)?.target_spacing()?)
-            }
-        };
-        slice(&Self {
-            configuration: planned.name.clone(),
-            scores: (&planned.configuration.resampling_fn_probabilities_kwargs).into(),
-            labels: (&planned.configuration.resampling_fn_seg_kwargs).into(),
-            next_stage,
-        })
-    }
-}
-
-/// nnU-Net writes one name, or a list of them.
-fn next_stage(configuration: &Configuration) -> Option<String> {
-    match configuration.next_stage.as_ref()? {
-        Value::String(name) => Some(name.clone()),
-        Value::Array(names) => names.first()?.as_str().map(str::to_owned),
-        _ => None,
-    }
-}
-
-/// What the values of a network's answer are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ScoreKind {
-    /// Logits.
-    Logits,
-    /// Probabilities.
-    Probabilities,
-}
-
-/// A network's answer for a case, class by class on the grid that it was prepared on.
+/// A network's answer for a case.
+#[derive(Clone, Copy)]
 pub struct Scores<'a> {
     /// What the values are.
     pub kind: ScoreKind,
-    /// The values of one class, `[a0, a1, a2]`.
-    pub class: &'a dyn Fn(usize) -> Result<Array3<f32>, StageError>,
+    /// Where they are.
+    pub values: &'a dyn ScoreSource,
+}
+
+/// What the segmentation for a cascade's next stage is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NextStageFrom {
+    /// Scores, resampled: nnU-Net 2.8.1 `resample_and_save`, which gives the next stage its input in training.
+    Logits,
+    /// Labels on the image's grid, resampled: what nnU-Net does when it predicts.
+    Labels,
+}
+
+/// What is to be made of an answer besides labels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted {
+    /// Whether the probabilities of all classes are kept.
+    pub probabilities: bool,
+    /// How a cascade's next stage gets its input, where the plan has one.
+    pub next_stage: NextStageFrom,
 }
 
 /// Brings the answer for one case back to the image's grid.
@@ -124,72 +70,140 @@ pub struct Exporter<'a> {
     pub classes: &'a Classes,
     /// How it is resampled.
     pub plan: &'a ExportPlan,
+    /// Bytes of scores that may be read at a time, besides those that a source holds anyway; one plane of all classes is
+    /// read at least.
+    pub slab_bytes: u64,
 }
 
+/// What a softmax needs of each voxel: the largest score, and the sum over all classes, `[a0, a1, a2]` of what cropping
+/// left.
+type Sums = [Array3<f32>; 2];
+
 impl Exporter<'_> {
-    /// The labels on the image's own grid, `[z, y, x]`.
+    /// Makes and writes all outputs of a case: `labels`, and where they are wanted `probabilities` and `next_stage`.
     ///
     /// # Errors
-    /// If the scores cannot be had or resampled.
-    pub fn labels(&self, scores: &Scores<'_>) -> Result<Array3<i16>, StageError> {
-        self.uncrop(&self.cropped_labels(scores)?)
+    /// If the scores are not those of the case, or cannot be had or resampled; if a file cannot be written.
+    pub fn export(&self, context: &mut Context<'_>, scores: Scores<'_>, wanted: Wanted) -> Result<(), StageError> {
+        self.check(scores)?;
+        let regrid = self.regrid(self.grid.cropped_to.shape(), self.original_spacing())?;
+        let needs_sums = wanted.probabilities && scores.kind == ScoreKind::Logits && self.classes.regions.is_none();
+        let empty = || Array3::zeros(regrid.to());
+        let mut sums = needs_sums.then(|| [empty(), empty()]);
+        let labels = self.labels(context, &regrid, scores, sums.as_mut())?;
+        if wanted.probabilities {
+            self.write_probabilities(context, &regrid, scores, sums.as_ref())?;
+        }
+        drop(sums);
+        if let Some(target) = self.plan.next_stage {
+            let next = match wanted.next_stage {
+                NextStageFrom::Logits => self.next_stage_from_scores(context, target, scores)?,
+                NextStageFrom::Labels => self.next_stage_from_labels(target, &labels)?,
+            };
+            write::write_next_stage(context, &next)?;
+        }
+        write_label_image(context, self.record, labels)
     }
 
-    /// The labels and the probabilities of all classes on the image's own grid, `[z, y, x]` and `[class, z, y, x]`.
-    ///
-    /// Outside of what was cropped the background has probability 1, or, where there are regions, each of them 0.
-    ///
-    /// # Errors
-    /// If the scores cannot be had or resampled.
-    pub fn labels_and_probabilities(&self, scores: &Scores<'_>) -> Result<(Array3<i16>, Array4<f32>), StageError> {
-        let shape = self.grid.cropped_to.shape();
-        let [z, y, x] = shape;
-        let mut values = Array4::zeros((self.classes.outputs(), z, y, x));
-        let options = self.plan.scores.options()?;
-        for (class, mut volume) in values.axis_iter_mut(Axis(0)).enumerate() {
-            let class = (scores.class)(class)?.insert_axis(Axis(0));
-            let resampled = resample_image(class.view(), shape, self.grid.spacing, self.original_spacing(), &options)
-                .map_err(unusable)?;
-            volume.assign(&resampled.index_axis(Axis(0), 0));
-        }
-        let labels = match (&self.classes.regions, scores.kind) {
-            (None, _) => self.classes.label_values(argmax(values.view())),
-            (Some(_), ScoreKind::Probabilities) => paint_regions(values.view(), self.classes.region_order()?),
-            (Some(_), ScoreKind::Logits) => {
-                sigmoid(&mut values);
-                paint_regions(values.view(), self.classes.region_order()?)
+    /// The labels on the image's own grid, `[z, y, x]`; 0 outside of what was cropped.
+    fn labels(
+        &self,
+        context: &Context<'_>,
+        regrid: &Regrid,
+        scores: Scores<'_>,
+        sums: Option<&mut Sums>,
+    ) -> Result<Array3<i16>, StageError> {
+        let mut whole = Array3::zeros(self.record.geometry.shape);
+        let within = whole.view_mut().permuted_axes(self.grid.transpose_forward.axes());
+        let cropped = self.grid.cropped_to.crop_mut(within).map_err(misplaced)?;
+        self.decide(context, regrid, scores, cropped, sums)?;
+        Ok(self.classes.label_values(whole))
+    }
+
+    /// Writes the class of each voxel of the grid into `target`, or the label where there are regions.
+    fn decide(
+        &self,
+        context: &Context<'_>,
+        regrid: &Regrid,
+        scores: Scores<'_>,
+        mut target: ArrayViewMut3<'_, i16>,
+        mut sums: Option<&mut Sums>,
+    ) -> Result<(), StageError> {
+        let rule = match (&self.classes.regions, scores.kind) {
+            (None, _) => Rule::Largest,
+            (Some(_), ScoreKind::Logits) => Rule::Regions { labels: self.classes.region_order()?, threshold: 0.0 },
+            (Some(_), ScoreKind::Probabilities) => {
+                Rule::Regions { labels: self.classes.region_order()?, threshold: REGION_THRESHOLD }
             }
         };
-        if self.classes.regions.is_none() && scores.kind == ScoreKind::Logits {
-            softmax(&mut values);
+        let limits = self.limits(regrid, scores)?;
+        let decision = Decision { regrid, rule, limits: &limits };
+        for part in regrid.slabs(self.planes_at_once(scores)) {
+            context.check_cancelled()?;
+            let planes = regrid.source_planes(&part);
+            let values = scores.values.read(0..self.classes.outputs(), planes.clone())?;
+            let planes = ScorePlanes { values: values.view(), first: planes.start };
+            let labels = target.slice_axis_mut(Axis(0), Slice::from(part.clone()));
+            match &mut sums {
+                None => decision.labels(planes, &part, labels),
+                Some([largest, sum]) => {
+                    let within = Slice::from(part.clone());
+                    let sums = [largest.slice_axis_mut(Axis(0), within), sum.slice_axis_mut(Axis(0), within)];
+                    decision.with_sums(planes, &part, labels, sums);
+                }
+            }
         }
-        Ok((self.uncrop(&labels)?, self.uncrop_probabilities(&values)?))
+        Ok(())
     }
 
-    /// The labels on the grid of the cascade's next stage, from resampled scores.
+    /// Writes the probabilities of all classes on the image's own grid, class after class and slab by slab.
     ///
-    /// nnU-Net 2.8.1 `resample_and_save`, which gives the next stage its input in training.
-    ///
-    /// # Errors
-    /// If the scores cannot be had or resampled.
-    pub fn next_stage_from_scores(
+    /// Outside of what was cropped the background has probability 1, or, where there are regions, each of them 0.
+    fn write_probabilities(
         &self,
+        context: &mut Context<'_>,
+        regrid: &Regrid,
+        scores: Scores<'_>,
+        sums: Option<&Sums>,
+    ) -> Result<(), StageError> {
+        let path = context.output("probabilities").file(PROBABILITIES)?;
+        let activation = match (scores.kind, sums) {
+            (ScoreKind::Probabilities, _) => Activation::None,
+            (ScoreKind::Logits, Some([largest, sum])) => {
+                Activation::Softmax { largest: largest.view(), sum: sum.view() }
+            }
+            (ScoreKind::Logits, None) => Activation::Sigmoid,
+        };
+        let mut one = ClassVolume { exporter: self, regrid, scores, class: None };
+        let [depth, height, width] = self.record.geometry.shape;
+        let shape = [self.classes.outputs(), depth, height, width];
+        write_array_in_slabs(&path, shape, &ArrayOptions::default(), |classes, slices| {
+            context.check_cancelled().map_err(SlabError::Stage)?;
+            let mut slab = Array4::zeros((classes.len(), slices.len(), height, width));
+            for (class, target) in classes.zip(slab.axis_iter_mut(Axis(0))) {
+                one.write(class, &activation, slices.clone(), target).map_err(SlabError::Stage)?;
+            }
+            Ok(slab)
+        })
+        .map_err(SlabError::into_stage)
+    }
+
+    /// The labels on the grid of the cascade's next stage, `[a0, a1, a2]`, from scores.
+    fn next_stage_from_scores(
+        &self,
+        context: &Context<'_>,
         target: TargetSpacing,
-        scores: &Scores<'_>,
+        scores: Scores<'_>,
     ) -> Result<Array3<i16>, StageError> {
         let (shape, spacing) = self.target(target)?;
-        self.decide(shape, spacing, scores)
+        let regrid = self.regrid(shape, spacing)?;
+        let mut labels = Array3::zeros(shape);
+        self.decide(context, &regrid, scores, labels.view_mut(), None)?;
+        Ok(self.classes.label_values(labels))
     }
 
-    /// The labels on the grid of the cascade's next stage, from labels (`[z, y, x]` of the image), as nnU-Net predicts.
-    ///
-    /// # Errors
-    /// If the labels cannot be resampled.
-    pub fn next_stage_from_labels(
-        &self,
-        target: TargetSpacing,
-        labels: &Array3<i16>,
-    ) -> Result<Array3<i16>, StageError> {
+    /// The labels on the grid of the cascade's next stage, `[a0, a1, a2]`, from labels (`[z, y, x]` of the image).
+    fn next_stage_from_labels(&self, target: TargetSpacing, labels: &Array3<i16>) -> Result<Array3<i16>, StageError> {
         let (shape, spacing) = self.target(target)?;
         let transposed = self.grid.transpose_forward.apply_array(labels.view()).map_err(misplaced)?;
         let cropped = self.grid.cropped_to.crop(transposed).map_err(misplaced)?;
@@ -198,24 +212,37 @@ impl Exporter<'_> {
         resample_labels(cropped, shape, current, spacing, &options, LabelRule::ArgmaxNearestTie).map_err(unusable)
     }
 
-    fn cropped_labels(&self, scores: &Scores<'_>) -> Result<Array3<i16>, StageError> {
-        self.decide(self.grid.cropped_to.shape(), self.original_spacing(), scores)
+    /// What the probabilities of each class may not exceed, where they are interpolated by splines.
+    fn limits(&self, regrid: &Regrid, scores: Scores<'_>) -> Result<Vec<Limits>, StageError> {
+        let classes = if regrid.needs_limits() { self.classes.outputs() } else { 0 };
+        let limits = (0..classes).map(|class| {
+            let values = scores.values.read(class..class + 1, 0..regrid.from()[0])?;
+            Ok(regrid.limits(values.index_axis(Axis(0), 0)))
+        });
+        limits.collect()
     }
 
-    /// Resamples class after class, and decides.
-    fn decide(&self, shape: [usize; 3], spacing: Spacing, scores: &Scores<'_>) -> Result<Array3<i16>, StageError> {
-        let (current, options) = (self.grid.spacing, self.plan.scores.options()?);
-        let classes = self.classes.outputs();
-        if self.classes.regions.is_none() {
-            let class = |class| (scores.class)(class).map_err(Failed::Stage);
-            let labels =
-                resample_argmax(classes, shape, current, spacing, &options, class).map_err(StageError::from)?;
-            return Ok(self.classes.label_values(labels));
+    /// Planes of the answer that may be read at a time.
+    fn planes_at_once(&self, scores: Scores<'_>) -> usize {
+        let [classes, _, height, width] = scores.values.shape();
+        let plane = (classes * height * width * size_of::<f32>()).max(1) as u64;
+        usize::try_from(self.slab_bytes / plane).unwrap_or(usize::MAX)
+    }
+
+    fn check(&self, scores: Scores<'_>) -> Result<(), StageError> {
+        let [depth, height, width] = self.grid.shape;
+        let (expected, found) = ([self.classes.outputs(), depth, height, width], scores.values.shape());
+        if found == expected {
+            return Ok(());
         }
-        // A region is painted where its logit is above 0; a probability above one half is the same after a shift.
-        let shift = if scores.kind == ScoreKind::Probabilities { 0.5 } else { 0.0 };
-        let region = |region| Ok((scores.class)(region).map_err(Failed::Stage)?.mapv_into(|value| value - shift));
-        resample_regions(self.classes.region_order()?, shape, current, spacing, &options, region).map_err(Failed::into)
+        Err(StageError::input(format!(
+            "the scores of case `{}` have the shape `{found:?}`, expected `{expected:?}`: the outputs of the network, and the axes of the prepared case",
+            self.record.identifier
+        )))
+    }
+
+    fn regrid(&self, shape: [usize; 3], spacing: Spacing) -> Result<Regrid, StageError> {
+        Regrid::new(self.grid.shape, shape, self.grid.spacing, spacing, &self.plan.scores.options()?).map_err(unusable)
     }
 
     fn original_spacing(&self) -> Spacing {
@@ -227,76 +254,88 @@ impl Exporter<'_> {
         let spacing = target.of_case(current)?;
         Ok((new_shape(self.grid.cropped_to.shape(), current, spacing), spacing))
     }
+}
 
-    fn uncrop(&self, cropped: &Array3<i16>) -> Result<Array3<i16>, StageError> {
-        let mut whole = Array3::zeros(self.grid.shape_before_cropping(&self.record.geometry));
-        self.put_back(cropped.view(), &mut whole)
-    }
+/// The scores of one class, which are kept until the next one is asked for.
+struct ClassVolume<'a> {
+    exporter: &'a Exporter<'a>,
+    regrid: &'a Regrid,
+    scores: Scores<'a>,
+    class: Option<(usize, Array3<f32>, Limits)>,
+}
 
-    fn uncrop_probabilities(&self, cropped: &Array4<f32>) -> Result<Array4<f32>, StageError> {
-        let [z, y, x] = self.grid.shape_before_cropping(&self.record.geometry);
-        let mut whole = Array4::zeros((cropped.len_of(Axis(0)), z, y, x));
-        if self.classes.regions.is_none() {
-            whole.index_axis_mut(Axis(0), 0).fill(1.0);
+impl ClassVolume<'_> {
+    /// Writes the probabilities of a class in some slices of the image's own grid.
+    fn write(
+        &mut self,
+        class: usize,
+        activation: &Activation<'_>,
+        slices: Range<usize>,
+        mut target: ArrayViewMut3<'_, f32>,
+    ) -> Result<(), StageError> {
+        let Exporter { grid, classes, .. } = self.exporter;
+        if class == 0 && classes.regions.is_none() {
+            target.fill(1.0);
         }
-        self.put_back(cropped.view(), &mut whole)
+        let Some((part, place)) = cropped_part(grid, &slices) else { return Ok(()) };
+        self.load(class)?;
+        let Some((_, values, limits)) = &self.class else { return Ok(()) };
+        let target = target.permuted_axes(grid.transpose_forward.axes());
+        let target = place.crop_mut(target).map_err(misplaced)?;
+        class_probabilities(self.regrid, values.view(), limits, activation, &part, target);
+        Ok(())
     }
 
-    /// Writes what was cropped into the whole, and gives the axes the order of the file again.
-    fn put_back<T: Clone, D: Dimension>(
-        &self,
-        cropped: ArrayView<'_, T, D>,
-        whole: &mut Array<T, D>,
-    ) -> Result<Array<T, D>, StageError> {
-        self.grid.cropped_to.paste(cropped, whole.view_mut()).map_err(misplaced)?;
-        let backward = self.grid.transpose_forward.inverse();
-        Ok(backward.apply_array(whole.view()).map_err(misplaced)?.as_standard_layout().into_owned())
+    fn load(&mut self, class: usize) -> Result<(), StageError> {
+        if self.class.as_ref().is_some_and(|(loaded, ..)| *loaded == class) {
+            return Ok(());
+        }
+        // What is held is given back first, so that both are never in memory.
+        self.class = None;
+        let values = self.scores.values.read(class..class + 1, 0..self.regrid.from()[0])?;
+        let values = values.into_owned().slice_move(s![0, .., .., ..]);
+        let limits = self.regrid.limits(values.view());
+        self.class = Some((class, values, limits));
+        Ok(())
     }
 }
 
-/// Writes labels as the artifact `labels` of a case, in the format of the dataset.
-///
-/// # Errors
-/// If the labels do not fit the format, or the file cannot be written.
-pub fn write_label_image(
-    context: &mut Context<'_>,
-    record: &CaseRecord,
-    labels: &Array3<i16>,
-) -> Result<(), StageError> {
-    write_segmentation(&mut context.output("labels"), labels.view(), &record.geometry, &record.file_ending)
+/// Of some slices of the file the part that lies in the cropped box: within the box, and within these slices, both with
+/// the axes of the arrays.
+fn cropped_part(grid: &PreparedGrid, slices: &Range<usize>) -> Option<(BoundingBox, BoundingBox)> {
+    let axis = grid.transpose_forward.inverse().axes()[0];
+    let (mut start, mut stop) = (grid.cropped_to.start(), grid.cropped_to.stop());
+    start[axis] = start[axis].max(slices.start);
+    stop[axis] = stop[axis].min(slices.end);
+    if start[axis] >= stop[axis] {
+        return None;
+    }
+    let shifted = |corner: [usize; 3], by: [usize; 3]| [0, 1, 2].map(|axis| corner[axis] - by[axis]);
+    let mut first_slice = [0; 3];
+    first_slice[axis] = slices.start;
+    let moved = |by| BoundingBox::new(shifted(start, by), shifted(stop, by)).ok();
+    Some((moved(grid.cropped_to.start())?, moved(first_slice)?))
 }
 
-/// Writes probabilities as the artifact `probabilities` of a case.
-///
-/// # Errors
-/// If the file cannot be written.
-pub fn write_probabilities(context: &mut Context<'_>, probabilities: &Array4<f32>) -> Result<(), StageError> {
-    let path = context.output("probabilities").file(PROBABILITIES)?;
-    write_array(&path, probabilities.view(), &ArrayOptions::default()).map_err(unreadable)
+/// What goes wrong while probabilities are written.
+enum SlabError {
+    Array(nnflow_io::array::ArrayError),
+    Stage(StageError),
 }
 
-/// Writes a cascade's next input as the artifact `next_stage` of a case.
-///
-/// # Errors
-/// If the file cannot be written.
-pub fn write_next_stage(context: &mut Context<'_>, labels: &Array3<i16>) -> Result<(), StageError> {
-    let path = context.output("next_stage").file(NEXT_STAGE)?;
-    let labels = labels.view().insert_axis(Axis(0));
-    write_array(&path, labels, &ArrayOptions::default()).map_err(unreadable)
+impl From<nnflow_io::array::ArrayError> for SlabError {
+    fn from(error: nnflow_io::array::ArrayError) -> Self {
+        Self::Array(error)
+    }
 }
 
-/// Makes probabilities of logits, over the classes of each voxel.
-pub fn softmax(values: &mut Array4<f32>) {
-    Zip::from(values.lanes_mut(Axis(0))).par_for_each(|mut lane| {
-        let largest = lane.fold(f32::NEG_INFINITY, |largest, value| largest.max(*value));
-        lane.mapv_inplace(|value| (value - largest).exp());
-        let sum = lane.sum();
-        lane.mapv_inplace(|value| value / sum);
-    });
-}
-
-fn sigmoid(values: &mut Array4<f32>) {
-    values.par_mapv_inplace(|value| 1.0 / (1.0 + (-value).exp()));
+impl SlabError {
+    fn into_stage(self) -> StageError {
+        match self {
+            Self::Array(error) => unreadable(error),
+            Self::Stage(error) => error,
+        }
+    }
 }
 
 fn misplaced(error: GeometryError) -> StageError {
@@ -305,25 +344,4 @@ fn misplaced(error: GeometryError) -> StageError {
 
 fn unusable(error: ResampleError) -> StageError {
     StageError::input(format!("the prediction cannot be brought to the image's grid: {error}"))
-}
-
-/// What goes wrong while classes are resampled one by one.
-enum Failed {
-    Resample(ResampleError),
-    Stage(StageError),
-}
-
-impl From<ResampleError> for Failed {
-    fn from(error: ResampleError) -> Self {
-        Self::Resample(error)
-    }
-}
-
-impl From<Failed> for StageError {
-    fn from(failed: Failed) -> Self {
-        match failed {
-            Failed::Resample(error) => unusable(error),
-            Failed::Stage(error) => error,
-        }
-    }
 }

@@ -2,11 +2,12 @@
 //!
 //! Every stage is one file in [`stages`] and one row in [`registry::STAGES`]; its declaration there is what the graph is
 //! checked against, what `nnflow stage show` prints and what enters its keys. Planning ([`planner`]) and folds
-//! ([`split_rules`]) are pure functions that stages call.
+//! ([`split_rules`]) are pure functions that stages call. A [`workbench`] runs stages without the engine.
 
 pub mod case;
 pub mod documents;
 pub mod export;
+pub mod foreign;
 pub mod locations;
 pub mod phantom;
 pub mod planner;
@@ -16,6 +17,7 @@ pub mod sources;
 pub mod split_rules;
 pub mod stages;
 pub mod train;
+pub mod workbench;
 
 use serde_json::Value;
 

@@ -6,6 +6,7 @@ use crate::stages::bundle::BundleStage;
 use crate::stages::crop::Crop;
 use crate::stages::ensemble::Ensemble;
 use crate::stages::evaluate::Evaluate;
+use crate::stages::export::Export;
 use crate::stages::fingerprint::FingerprintStage;
 use crate::stages::ingest::Ingest;
 use crate::stages::normalize::Normalize;
@@ -28,6 +29,7 @@ pub static STAGES: &[&dyn Stage] = &[
     &Resample,
     &Train,
     &Predict,
+    &Export,
     &Ensemble,
     &Evaluate,
     &Select,

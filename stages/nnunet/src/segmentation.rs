@@ -9,7 +9,7 @@ use nnflow_io::json;
 use nnflow_stage::{Artifact, FileRef, InputValue, OutputWriter, ResourceQuery, StageError};
 use serde::Serialize;
 
-use crate::case::{CaseRecord, LABEL, open, small_record};
+use crate::case::{CaseRecord, LABEL, RECORD, open, small_record};
 
 /// What the name of a label image begins with; its ending follows.
 const STEM: &str = "labels";
@@ -64,7 +64,12 @@ pub(crate) fn write_segmentation(
 }
 
 /// The labels `[z, y, x]` that somebody drew for a case, and the case's record.
+///
+/// They are what `ingest` has made of a dataset, or label images as they are, which have a record without channels.
 pub(crate) fn read_reference(artifact: &Artifact, case: &str) -> Result<(Array3<i16>, CaseRecord), StageError> {
+    if artifact.file(RECORD).is_none() && artifact.files_under(STEM).next().is_some() {
+        return read_label_image(artifact, case);
+    }
     let record = CaseRecord::read(artifact)?;
     if !record.labelled {
         return Err(StageError::input(format!("case `{case}` has no reference labels"))
@@ -74,6 +79,13 @@ pub(crate) fn read_reference(artifact: &Artifact, case: &str) -> Result<(Array3<
         StageError::storage(format!("the reference labels of case `{case}` cannot be used")).with_source(error)
     })?;
     Ok((labels.index_axis_move(Axis(0), 0), record))
+}
+
+fn read_label_image(artifact: &Artifact, case: &str) -> Result<(Array3<i16>, CaseRecord), StageError> {
+    let Segmentation { labels, geometry } = Segmentation::read(artifact, case)?;
+    let file_ending = ending_of(artifact, case)?.to_owned();
+    let identifier = case.to_owned();
+    Ok((labels, CaseRecord { identifier, channels: 0, file_ending, labelled: true, geometry, prepared: None }))
 }
 
 /// Writes a document that may hold NaN, as Python writes it.

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use nnflow_io::dataset::{Case, DatasetDescription, DatasetProblem, scan_dataset, scan_images};
+use nnflow_io::dataset::{Case, DatasetDescription, DatasetProblem, scan_dataset, scan_images, spacing_file};
 use nnflow_stage::{OutputPort, StageError};
 
 /// A file of a source.
@@ -96,6 +96,11 @@ pub const MODEL_PORTS: &[OutputPort] = &[
         doc: "the postprocessing that was found to help",
     },
 ];
+
+/// The distances between voxels of a volume whose format has none, among the files of a case.
+pub(crate) const SPACING: &str = "spacing.json";
+/// As [`SPACING`], of the label image.
+pub(crate) const LABEL_SPACING: &str = "label_spacing.json";
 
 /// Files of a bundle that stand for a port of their own.
 const BUNDLE_DOCUMENTS: [(&str, &str); 3] =
@@ -213,7 +218,11 @@ fn files_of(case: &Case, ending: &str) -> Vec<SourceFile> {
     let images =
         channels.map(|(channel, path)| SourceFile { name: format!("{channel:04}{ending}"), path: path.clone() });
     let label = case.label.iter().map(|path| SourceFile { name: format!("label{ending}"), path: path.clone() });
-    images.chain(label).collect()
+    let spacing = case.channels.first().and_then(|image| spacing_file(image, ending, true));
+    let label_spacing = case.label.as_ref().and_then(|label| spacing_file(label, ending, false));
+    let spacings = [(SPACING, spacing), (LABEL_SPACING, label_spacing)].into_iter();
+    let spacings = spacings.filter_map(|(name, path)| Some(SourceFile { name: name.to_owned(), path: path? }));
+    images.chain(label).chain(spacings).collect()
 }
 
 fn file_in(folder: &Path, name: &str) -> SourceFile {

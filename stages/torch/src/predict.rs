@@ -1,15 +1,15 @@
 //! Predicts a case with one or several networks.
 
-use ndarray::{Array4, Axis};
+use std::ops::Range;
+
+use ndarray::{Array4, Axis, CowArray, Ix4};
 use nnflow_kernels::augment::append_one_hot;
 use nnflow_net::architecture::Architecture;
 use nnflow_net::device::Device;
-use nnflow_net::inference::{Average, InferenceError, InferenceOptions, predict as infer};
+use nnflow_net::inference::{Average, InferenceError, InferenceOptions, Prediction, predict as infer};
 use nnflow_net::network::Network;
 use nnflow_nnunet::case::{CaseRecord, IMAGE, open};
-use nnflow_nnunet::export::{
-    ExportPlan, Exporter, ScoreKind, Scores, write_label_image, write_next_stage, write_probabilities,
-};
+use nnflow_nnunet::export::{ExportPlan, Exporter, NextStageFrom, ScoreKind, ScoreSource, Scores, Wanted, slab_bytes};
 use nnflow_nnunet::train::model::{ModelRecord, RECORD, WEIGHTS};
 use nnflow_nnunet::train::patches::NEXT_STAGE;
 use nnflow_nnunet::train::slices::Classes;
@@ -38,13 +38,6 @@ enum AverageName {
     Probabilities,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum NextStageFrom {
-    Logits,
-    Labels,
-}
-
 /// The networks of the last task, which the next case most likely needs again.
 #[derive(Default)]
 pub(crate) struct Networks {
@@ -65,10 +58,7 @@ pub(crate) fn predict(context: &mut Context<'_>, networks: &mut Networks) -> Res
     let classes: Classes = context.parsed("description")?;
     let artifact = context.artifact("cases")?;
     let record = CaseRecord::read(artifact)?;
-    let grid = record.prepared.clone().ok_or_else(|| {
-        StageError::input(format!("case `{}` is not preprocessed", record.identifier))
-            .with_hint("connect `cases` to the last stage of preprocessing")
-    })?;
+    let grid = record.prepared_grid()?;
     let held = networks.of(context, &plan.configuration)?;
     check_classes(&held.record, &classes)?;
     let image = input_image(context, artifact, &classes)?;
@@ -80,25 +70,24 @@ pub(crate) fn predict(context: &mut Context<'_>, networks: &mut Networks) -> Res
     let prediction =
         infer(&held.networks, image.view(), &options(&settings, &held.record, average)).map_err(inference)?;
     drop(image);
-    let class = |class: usize| prediction.class(class).map_err(torch);
-    let scores = Scores { kind, class: &class };
-    let exporter = Exporter { record: &record, grid: &grid, classes: &classes, plan: &plan };
-    let labels = if settings.probabilities {
-        let (labels, probabilities) = exporter.labels_and_probabilities(&scores)?;
-        write_probabilities(context, &probabilities)?;
-        labels
-    } else {
-        exporter.labels(&scores)?
-    };
-    write_label_image(context, &record, &labels)?;
-    if let Some(target) = plan.next_stage {
-        let next = match settings.next_stage_from {
-            NextStageFrom::Logits => exporter.next_stage_from_scores(target, &scores)?,
-            NextStageFrom::Labels => exporter.next_stage_from_labels(target, &labels)?,
-        };
-        write_next_stage(context, &next)?;
+    let scores = Scores { kind, values: &Predicted(prediction) };
+    let slab_bytes = slab_bytes(context.resources().memory_bytes);
+    let exporter = Exporter { record: &record, grid, classes: &classes, plan: &plan, slab_bytes };
+    let wanted = Wanted { probabilities: settings.probabilities, next_stage: settings.next_stage_from };
+    exporter.export(context, scores, wanted)
+}
+
+/// A prediction in libtorch's memory, of which some planes at a time are copied.
+struct Predicted(Prediction);
+
+impl ScoreSource for Predicted {
+    fn shape(&self) -> [usize; 4] {
+        self.0.shape()
     }
-    Ok(())
+
+    fn read(&self, classes: Range<usize>, planes: Range<usize>) -> Result<CowArray<'_, f32, Ix4>, StageError> {
+        Ok(self.0.planes(classes, planes).map_err(torch)?.into())
+    }
 }
 
 /// The image with, in a cascade, one channel for each label of the stage before.
@@ -125,6 +114,7 @@ fn options(settings: &Settings, record: &ModelRecord, average: Average) -> Infer
         patch: record.patch_size.clone(),
         step: settings.step,
         mirror_axes: if settings.mirroring { record.mirror_axes.clone() } else { Vec::new() },
+        gaussian: true,
         average,
         batch: settings.windows_per_batch,
         device_memory,

@@ -199,8 +199,8 @@ fn write_model(
             kept_epoch,
             average_dice: last.average_dice,
             mean_dice: last.mean_dice,
-            training_loss: last.training_loss,
-            validation_loss: last.validation_loss,
+            training_loss: Some(last.training_loss),
+            validation_loss: Some(last.validation_loss),
             stopped: counters.stopped.clone(),
         },
     };

@@ -25,17 +25,18 @@ pub(super) fn most_decoded(stored: usize) -> usize {
 
 /// The bytes of all elements, lowest first.
 fn shuffle<T: Element>(elements: &[T]) -> Vec<u8> {
-    let bytes: &[u8] = bytemuck::cast_slice(elements);
-    let width = T::KIND.width();
-    let mut planes = vec![0; bytes.len()];
-    if width == 1 {
-        planes.copy_from_slice(bytes);
-        return planes;
+    match T::KIND.width() {
+        1 => bytemuck::cast_slice(elements).to_vec(),
+        2 => shuffle_words::<u16>(bytemuck::cast_slice(elements)),
+        _ => shuffle_words::<u32>(bytemuck::cast_slice(elements)),
     }
-    for (significance, plane) in planes.chunks_exact_mut(elements.len().max(1)).enumerate() {
-        let source = bytes.iter().skip(byte_of(significance, width)).step_by(width);
-        for (target, byte) in plane.iter_mut().zip(source) {
-            *target = *byte;
+}
+
+fn shuffle_words<W: Word>(words: &[W]) -> Vec<u8> {
+    let mut planes = vec![0; size_of_val(words)];
+    for (significance, plane) in planes.chunks_exact_mut(words.len().max(1)).enumerate() {
+        for (target, word) in plane.iter_mut().zip(words) {
+            *target = word.byte(significance);
         }
     }
     planes
@@ -44,26 +45,48 @@ fn shuffle<T: Element>(elements: &[T]) -> Vec<u8> {
 /// Restores the elements from `first` on, as many as `elements` has room for, from the shuffled bytes of a chunk.
 pub(super) fn unshuffle<T: Element>(planes: &[u8], first: usize, elements: &mut [T]) {
     match T::KIND.width() {
-        1 => unshuffle_bytes::<1>(planes, first, bytemuck::cast_slice_mut(elements)),
-        2 => unshuffle_bytes::<2>(planes, first, bytemuck::cast_slice_mut(elements)),
-        _ => unshuffle_bytes::<4>(planes, first, bytemuck::cast_slice_mut(elements)),
-    }
-}
-
-fn unshuffle_bytes<const WIDTH: usize>(planes: &[u8], first: usize, elements: &mut [[u8; WIDTH]]) {
-    let plane = planes.len() / WIDTH;
-    let count = elements.len();
-    let bytes: [&[u8]; WIDTH] = std::array::from_fn(|significance| &planes[significance * plane + first..][..count]);
-    for (index, element) in elements.iter_mut().enumerate() {
-        for (significance, plane) in bytes.iter().enumerate() {
-            element[byte_of(significance, WIDTH)] = plane[index];
+        1 => {
+            let [bytes] = bytes_of(planes, first, elements.len());
+            bytemuck::cast_slice_mut(elements).copy_from_slice(bytes);
+        }
+        2 => {
+            let [low, high] = bytes_of(planes, first, elements.len());
+            let words = bytemuck::cast_slice_mut::<T, u16>(elements).iter_mut();
+            words.zip(low).zip(high).for_each(|((word, &low), &high)| *word = u16::from_le_bytes([low, high]));
+        }
+        _ => {
+            let [first, second, third, fourth] = bytes_of(planes, first, elements.len());
+            let words = bytemuck::cast_slice_mut::<T, u32>(elements).iter_mut();
+            words.zip(first).zip(second).zip(third).zip(fourth).for_each(|((((word, &a), &b), &c), &d)| {
+                *word = u32::from_le_bytes([a, b, c, d]);
+            });
         }
     }
 }
 
-/// Place in memory of the byte of a significance, counted from the lowest.
-fn byte_of(significance: usize, width: usize) -> usize {
-    if cfg!(target_endian = "little") { significance } else { width - 1 - significance }
+/// For each significance the bytes of `count` elements from `first` on.
+fn bytes_of<const WIDTH: usize>(planes: &[u8], first: usize, count: usize) -> [&[u8]; WIDTH] {
+    let plane = planes.len() / WIDTH;
+    std::array::from_fn(|significance| &planes[significance * plane + first..][..count])
+}
+
+/// An element as a number, whose bytes have a significance whatever their order in memory. Shifts of numbers are what a
+/// compiler makes vectors of; picking every fourth byte is not.
+trait Word: Copy {
+    /// The byte of a significance, counted from the lowest.
+    fn byte(self, significance: usize) -> u8;
+}
+
+impl Word for u16 {
+    fn byte(self, significance: usize) -> u8 {
+        (self >> (8 * significance)) as u8
+    }
+}
+
+impl Word for u32 {
+    fn byte(self, significance: usize) -> u8 {
+        (self >> (8 * significance)) as u8
+    }
 }
 
 #[cfg(test)]

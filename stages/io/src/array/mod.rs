@@ -39,7 +39,7 @@ mod write;
 pub use element::{Element, ElementKind};
 pub use format::{ArrayError, ArrayErrorKind};
 pub use read::ArrayFile;
-pub use write::{ArrayOptions, write_array};
+pub use write::{ArrayOptions, write_array, write_array_in_slabs};
 
 #[cfg(test)]
 mod tests;

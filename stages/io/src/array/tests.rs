@@ -241,3 +241,29 @@ fn a_shape_beyond_the_address_space_is_refused() {
 fn an_empty_file_is_no_array() {
     assert!(!reads(b""));
 }
+
+#[test]
+fn an_array_in_slabs_makes_the_same_file_as_the_whole() {
+    let array = ramp([3, 7, 5, 11]);
+    for chunk in [[1, 2, 3, 4], [2, 7, 5, 11], [3, 1, 1, 1]] {
+        let options = ArrayOptions { chunk: Some(chunk) };
+        let ((_one, whole), (_other, slabs)) = (place(), place());
+        write_array(&whole, array.view(), &options).expect("writes");
+        write_array_in_slabs(&slabs, [3, 7, 5, 11], &options, |channels, slices| {
+            Ok::<_, ArrayError>(array.slice(s![channels, slices, .., ..]).to_owned())
+        })
+        .expect("writes");
+        assert_eq!(std::fs::read(slabs).expect("reads"), std::fs::read(whole).expect("reads"), "{chunk:?}");
+    }
+}
+
+#[test]
+fn a_slab_that_cannot_be_made_leaves_no_file() {
+    let (folder, path) = place();
+    let kind = || ArrayErrorKind::Channels { channels: 1, start: 2, stop: 3 };
+    let failed = write_array_in_slabs::<f32, _>(&path, [3, 4, 5, 6], &ArrayOptions::default(), |_, _| {
+        Err(ArrayError { path: PathBuf::new(), kind: kind() })
+    });
+    assert!(matches!(kind_of(failed.expect_err("no slab")), ArrayErrorKind::Channels { start: 2, .. }));
+    assert_eq!(std::fs::read_dir(folder.path()).expect("lists").count(), 0);
+}

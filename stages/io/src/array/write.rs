@@ -1,9 +1,10 @@
 //! Writing of array files.
 
 use std::io::{self, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::path::Path;
 
-use ndarray::{ArrayView4, s};
+use ndarray::{Array4, ArrayView4, s};
 use rayon::prelude::*;
 
 use super::codec::encode;
@@ -38,12 +39,51 @@ pub fn write_array<T: Element>(
 ) -> Result<(), ArrayError> {
     let failed = |kind| ArrayError { path: path.to_path_buf(), kind };
     let (channels, depth, height, width) = array.dim();
-    let shape = [channels, depth, height, width];
+    let header = header::<T>([channels, depth, height, width], options).map_err(failed)?;
+    atomic::write_unsynced_with(path, |file| write_chunks(file, &header, array))
+        .map_err(|error| failed(ArrayErrorKind::Write(error)))
+}
+
+/// Writes an array of `shape` (`[c, z, y, x]`) to `path`, whole or not at all, without ever holding it whole.
+///
+/// `slab` is asked for a range of channels and one of the first spatial axis, `[c, z, y, x]` with all of the other two
+/// axes, in C order: one chunk thick each, which by default is one channel and about 32 slices. The file is the one that
+/// [`write_array`] makes of the same array.
+///
+/// # Errors
+/// What `slab` fails with; [`ArrayError`] if a chunk exceeds 1 GiB or the file system fails.
+///
+/// # Panics
+/// If a slab has another shape than was asked for.
+pub fn write_array_in_slabs<T: Element, E: From<ArrayError>>(
+    path: &Path,
+    shape: [usize; 4],
+    options: &ArrayOptions,
+    mut slab: impl FnMut(Range<usize>, Range<usize>) -> Result<Array4<T>, E>,
+) -> Result<(), E> {
+    let failed = |kind| ArrayError { path: path.to_path_buf(), kind };
+    let header = header::<T>(shape, options).map_err(failed)?;
+    // The file's own errors are of another type than those of whoever makes the slabs.
+    let mut not_made = None;
+    let written = atomic::write_unsynced_with(path, |file| {
+        write_slabs(file, &header, |channels, slices| {
+            slab(channels, slices).map_err(|error| {
+                not_made = Some(error);
+                io::Error::other("a slab was not made")
+            })
+        })
+    });
+    match (not_made, written) {
+        (Some(error), _) => Err(error),
+        (None, written) => written.map_err(|error| failed(ArrayErrorKind::Write(error)).into()),
+    }
+}
+
+fn header<T: Element>(shape: [usize; 4], options: &ArrayOptions) -> Result<Header, ArrayErrorKind> {
     let chunk = options.chunk.map_or_else(|| default_chunk(shape), |chunk| clip_chunk(chunk, shape));
     let header = Header { kind: T::KIND, shape, chunk };
-    header.check().map_err(failed)?;
-    atomic::write_with(path, |file| write_chunks(file, &header, array))
-        .map_err(|error| failed(ArrayErrorKind::Write(error)))
+    header.check()?;
+    Ok(header)
 }
 
 /// The chunk that was asked for, within the array and with at least one element.
@@ -67,29 +107,78 @@ fn default_chunk(shape: [usize; 4]) -> [usize; 4] {
     chunk
 }
 
-/// Writes the chunks behind the place of the index, then the index.
+/// Writes the chunks of an array that is held whole.
 fn write_chunks<T: Element>(file: &mut FileWriter<'_>, header: &Header, array: ArrayView4<'_, T>) -> io::Result<()> {
+    let mut chunks = Chunks::begin(file, header)?;
     let count = header.chunks().unwrap_or(0);
-    let mut index = vec![Entry { offset: 0, size: 0, checksum: 0 }; count];
-    let placeholder = header.encode(&index);
-    file.write_all(&placeholder)?;
-    let mut offset = placeholder.len() as u64;
-    for (batch, entries) in index.chunks_mut(CHUNKS_AT_ONCE).enumerate() {
-        let first = batch * CHUNKS_AT_ONCE;
-        let numbers = first..first + entries.len();
-        let stored: Vec<Vec<u8>> = numbers.into_par_iter().map(|number| encode_chunk(header, array, number)).collect();
-        for (entry, bytes) in entries.iter_mut().zip(stored) {
-            file.write_all(&bytes)?;
-            *entry = Entry { offset, size: bytes.len() as u32, checksum: crc32(&bytes) };
-            offset += bytes.len() as u64;
-        }
+    for first in (0..count).step_by(CHUNKS_AT_ONCE) {
+        let numbers = first..(first + CHUNKS_AT_ONCE).min(count);
+        let blocks = numbers.map(|number| header.block(header.place(number)));
+        chunks.write(array, &blocks.collect::<Vec<_>>())?;
     }
-    file.seek(SeekFrom::Start(0))?;
-    file.write_all(&header.encode(&index))
+    chunks.finish(header)
 }
 
-fn encode_chunk<T: Element>(header: &Header, array: ArrayView4<'_, T>, number: usize) -> Vec<u8> {
-    let (start, shape) = header.block(header.place(number));
+/// Writes the chunks of an array that comes slab by slab.
+fn write_slabs<T: Element>(
+    file: &mut FileWriter<'_>,
+    header: &Header,
+    mut slab: impl FnMut(Range<usize>, Range<usize>) -> io::Result<Array4<T>>,
+) -> io::Result<()> {
+    let mut chunks = Chunks::begin(file, header)?;
+    let grid = header.grid();
+    for (channel, depth) in (0..grid[0]).flat_map(|channel| (0..grid[1]).map(move |depth| (channel, depth))) {
+        let ([first_channel, first_slice, ..], [channels, slices, ..]) = header.block([channel, depth, 0, 0]);
+        let values = slab(first_channel..first_channel + channels, first_slice..first_slice + slices)?;
+        let places = (0..grid[2]).flat_map(|row| (0..grid[3]).map(move |column| [channel, depth, row, column]));
+        let within_slab = |place| {
+            let ([_, _, row, column], shape) = header.block(place);
+            ([0, 0, row, column], shape)
+        };
+        let blocks: Vec<_> = places.map(within_slab).collect();
+        for blocks in blocks.chunks(CHUNKS_AT_ONCE) {
+            chunks.write(values.view(), blocks)?;
+        }
+    }
+    chunks.finish(header)
+}
+
+/// A file whose chunks come one after the other, behind the place of the index.
+struct Chunks<'a, 'b> {
+    file: &'a mut FileWriter<'b>,
+    index: Vec<Entry>,
+    offset: u64,
+}
+
+/// First element and shape of a chunk.
+type Block = ([usize; 4], [usize; 4]);
+
+impl<'a, 'b> Chunks<'a, 'b> {
+    fn begin(file: &'a mut FileWriter<'b>, header: &Header) -> io::Result<Self> {
+        let count = header.chunks().unwrap_or(0);
+        let placeholder = header.encode(&vec![Entry { offset: 0, size: 0, checksum: 0 }; count]);
+        file.write_all(&placeholder)?;
+        Ok(Self { file, index: Vec::with_capacity(count), offset: placeholder.len() as u64 })
+    }
+
+    /// Compresses the next chunks in parallel and writes them.
+    fn write<T: Element>(&mut self, array: ArrayView4<'_, T>, blocks: &[Block]) -> io::Result<()> {
+        let stored: Vec<Vec<u8>> = blocks.par_iter().map(|block| encode_chunk(array, block)).collect();
+        for bytes in stored {
+            self.file.write_all(&bytes)?;
+            self.index.push(Entry { offset: self.offset, size: bytes.len() as u32, checksum: crc32(&bytes) });
+            self.offset += bytes.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn finish(self, header: &Header) -> io::Result<()> {
+        self.file.seek(SeekFrom::Start(0))?;
+        self.file.write_all(&header.encode(&self.index))
+    }
+}
+
+fn encode_chunk<T: Element>(array: ArrayView4<'_, T>, (start, shape): &Block) -> Vec<u8> {
     let [c, z, y, x]: [_; 4] = std::array::from_fn(|axis| start[axis]..start[axis] + shape[axis]);
     let block = array.slice(s![c, z, y, x]);
     let mut elements = Vec::with_capacity(block.len());

@@ -38,8 +38,8 @@ pub struct DatasetDescription {
     pub labels: Labels,
     /// Label that the voxels of each region get when a prediction is written, later ones over earlier ones.
     pub regions_class_order: Option<Vec<i16>>,
-    /// Declared number of training cases.
-    pub training_cases: usize,
+    /// Declared number of training cases, by which nnU-Net sizes batches.
+    pub training_cases: Option<usize>,
     /// Ending of images and label images, with its dot.
     pub file_ending: String,
     /// Name of the nnU-Net class that is to read the images.
@@ -142,7 +142,7 @@ impl DatasetDescription {
         });
         object.insert("labels".into(), labels.collect());
         object.extend(self.regions_class_order.iter().map(|order| ("regions_class_order".to_owned(), json!(order))));
-        object.insert("numTraining".into(), json!(self.training_cases));
+        object.extend(self.training_cases.iter().map(|count| ("numTraining".to_owned(), json!(count))));
         object.insert("file_ending".into(), json!(self.file_ending));
         let reader = self.image_reader_writer.iter();
         object.extend(reader.map(|reader| ("overwrite_image_reader_writer".to_owned(), json!(reader))));
@@ -210,7 +210,7 @@ impl Parser {
             channel_names: channel_names?,
             labels: labels?,
             regions_class_order,
-            training_cases: training_cases?,
+            training_cases,
             file_ending: file_ending?,
             image_reader_writer,
             cases,
@@ -345,11 +345,10 @@ impl Parser {
     }
 
     fn training_cases(&mut self, object: &mut Map<String, Value>) -> Option<usize> {
-        const EXPECTED: &str = "the number of training cases";
-        let value = self.required(object, "numTraining", EXPECTED)?;
+        let value = object.shift_remove("numTraining")?;
         let count = value.as_u64().and_then(|count| usize::try_from(count).ok());
         if count.is_none() {
-            self.wrong("numTraining", EXPECTED, &value);
+            self.wrong("numTraining", "the number of training cases", &value);
         }
         count
     }

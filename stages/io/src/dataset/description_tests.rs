@@ -60,7 +60,14 @@ fn a_missing_key_names_the_key_that_was_meant() {
 
 #[test]
 fn all_problems_are_reported_at_once() {
-    assert_eq!(problems(r#"{"labels": {"background": 1, "tumor": 1.5}}"#).len(), 4);
+    assert_eq!(problems(r#"{"labels": {"background": 1, "tumor": 1.5}, "numTraining": "1"}"#).len(), 4);
+}
+
+#[test]
+fn the_number_of_training_cases_may_be_missing() {
+    let text = HIPPOCAMPUS.replace(r#""numTraining": 210,"#, "");
+    let description = parse(&text).expect("parses");
+    assert_eq!((description.training_cases, description.to_value().get("numTraining")), (None, None));
 }
 
 #[test]

@@ -6,7 +6,9 @@
 mod description;
 mod labels;
 mod scan;
+mod spacing;
 
 pub use description::{CaseFiles, DatasetDescription, DescriptionError, DescriptionProblem};
 pub use labels::{LabelValue, Labels, TargetKeyError};
 pub use scan::{Case, DatasetError, DatasetListing, DatasetProblem, scan_dataset, scan_images};
+pub use spacing::{read_spacing, spacing_file};

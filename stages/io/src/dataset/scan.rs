@@ -13,13 +13,14 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 
 use super::description::{DatasetDescription, DescriptionError};
+use super::spacing::is_tiff;
 use crate::image::ImageFormat;
 
 const TRAINING_IMAGES: &str = "imagesTr";
 const TRAINING_LABELS: &str = "labelsTr";
 const TEST_IMAGES: &str = "imagesTs";
 /// Digits of the channel number in a file name.
-const CHANNEL_DIGITS: usize = 4;
+pub(super) const CHANNEL_DIGITS: usize = 4;
 
 /// The files of one case.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -151,7 +152,10 @@ impl fmt::Display for DatasetProblem {
                 write!(formatter, "`{}` is no file of the dataset: expected names like `{expected}`", file.display())
             }
             Self::TrainingCases { declared, found } => {
-                write!(formatter, "`numTraining` of `dataset.json` is {declared}, but {found} cases are there")
+                write!(
+                    formatter,
+                    "`numTraining` of `dataset.json` is {declared}, but the dataset has {found} training cases"
+                )
             }
             Self::SimilarNames { first, second } => {
                 write!(formatter, "cases `{first}` and `{second}` differ only in upper and lower case")
@@ -304,7 +308,7 @@ impl Scan<'_> {
     /// Image files by identifier and channel number.
     fn channel_files(&mut self, folder: &Path) -> Result<BTreeMap<String, ChannelFiles>, DatasetError> {
         let mut groups: BTreeMap<String, ChannelFiles> = BTreeMap::new();
-        for file in visible_files(folder)? {
+        for file in self.image_files(folder)? {
             match split_channel(&file, self.ending) {
                 Some((identifier, channel)) => {
                     groups.entry(identifier.to_owned()).or_default().insert(channel, file);
@@ -319,10 +323,19 @@ impl Scan<'_> {
         Ok(groups)
     }
 
+    /// Files of a folder without those that say how large the voxels of TIFF volumes are.
+    fn image_files(&self, folder: &Path) -> Result<Vec<PathBuf>, DatasetError> {
+        let mut files = visible_files(folder)?;
+        if is_tiff(self.ending) {
+            files.retain(|file| file.extension().is_none_or(|extension| extension != "json"));
+        }
+        Ok(files)
+    }
+
     /// Label files by identifier.
     fn label_files(&mut self) -> Result<BTreeMap<String, PathBuf>, DatasetError> {
         let mut labels = BTreeMap::new();
-        for file in visible_files(&self.folder.join(TRAINING_LABELS))? {
+        for file in self.image_files(&self.folder.join(TRAINING_LABELS))? {
             match file_name(&file).and_then(|name| name.strip_suffix(self.ending)) {
                 Some(identifier) if !identifier.is_empty() => {
                     labels.insert(identifier.to_owned(), file);
@@ -364,8 +377,8 @@ impl Scan<'_> {
         natural && files.keys().eq(&[0])
     }
 
-    fn count(&mut self, declared: usize, found: usize) {
-        if declared != found {
+    fn count(&mut self, declared: Option<usize>, found: usize) {
+        if let Some(declared) = declared.filter(|&declared| declared != found) {
             self.problems.push(DatasetProblem::TrainingCases { declared, found });
         }
     }
@@ -406,7 +419,7 @@ fn split_channel<'a>(file: &'a Path, ending: &str) -> Option<(&'a str, usize)> {
     (!identifier.is_empty()).then_some((identifier, channel))
 }
 
-fn file_name(file: &Path) -> Option<&str> {
+pub(super) fn file_name(file: &Path) -> Option<&str> {
     file.file_name()?.to_str()
 }
 

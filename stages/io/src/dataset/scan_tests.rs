@@ -127,7 +127,7 @@ fn a_label_without_an_image_is_named() {
 #[test]
 fn a_wrong_number_of_cases_is_named() {
     let found = problems(5, &COMPLETE);
-    assert_eq!(found, ["`numTraining` of `dataset.json` is 5, but 1 cases are there"]);
+    assert_eq!(found, ["`numTraining` of `dataset.json` is 5, but the dataset has 1 training cases"]);
 }
 
 #[test]
@@ -188,4 +188,13 @@ fn a_folder_to_predict_without_images_is_a_problem() {
 fn a_missing_folder_is_an_error_with_its_name() {
     let error = scan_images(Path::new("/nonexistent"), ".nii.gz", 1).expect_err("no such folder");
     assert_eq!(error.to_string(), "cannot list `/nonexistent`");
+}
+
+#[test]
+fn tiff_volumes_may_have_their_spacing_beside_them() {
+    let files =
+        ["imagesTr/p1_0000.tif", "imagesTr/p1_0001.tif", "imagesTr/p1.json", "labelsTr/p1.tif", "labelsTr/p1.json"];
+    let folder = dataset_of(".tif", 1, &files);
+    let listing = scan_dataset(folder.path()).expect("lists");
+    assert_eq!((listing.problems, listing.training.len()), (vec![], 1));
 }

@@ -67,6 +67,13 @@ impl Geometry {
         apart.map(|(field, first, second)| GridDifference { field, first, second }).collect()
     }
 
+    /// True if it is the grid of a 2-D image, to which a reader has added the third axis, and which needs no third one.
+    pub(super) fn is_flat(&self) -> bool {
+        let [z, y, x] = self.spacing.values();
+        let upright = [2, 5, 6, 7].iter().all(|&entry| self.direction[entry] == 0.0);
+        self.shape[0] == 1 && z == DUMMY_SPACING * y.max(x) && upright
+    }
+
     /// Why an array of this shape is no image on this grid.
     pub(super) fn check_shape(&self, found: &[usize]) -> Result<(), String> {
         if found == self.shape {

@@ -56,10 +56,12 @@ pub(super) fn parse(source: &mut Source) -> Result<Described, ReadErrorKind> {
     let [depth, height, width] = geometry.shape;
     let type_name = fields.required("ElementType")?;
     let kind = TYPES.iter().find(|(name, _)| *name == type_name).map(|(_, kind)| *kind);
+    let kind = kind.ok_or_else(|| wrong("ElementType", "a type of real numbers", type_name))?;
+    let is_text = fields.get("BinaryData").is_some() && !fields.flag("BinaryData");
     let layout = Layout {
         shape: [colours * volumes, depth, height, width],
-        kind: kind.ok_or_else(|| wrong("ElementType", "a type of real numbers", type_name))?,
-        big_endian: fields.flag("BinaryDataByteOrderMSB") || fields.flag("ElementByteOrderMSB"),
+        kind,
+        big_endian: !is_text && (fields.flag("BinaryDataByteOrderMSB") || fields.flag("ElementByteOrderMSB")),
         interleaved: colours > 1,
         scaling: None,
     };
@@ -67,11 +69,15 @@ pub(super) fn parse(source: &mut Source) -> Result<Described, ReadErrorKind> {
     Ok(Described {
         layout,
         geometry,
-        encoding: if fields.flag("CompressedData") { Encoding::Zlib } else { Encoding::Raw },
+        encoding: match (is_text, fields.flag("CompressedData")) {
+            (true, _) => Encoding::Numbers(kind),
+            (false, true) => Encoding::Zlib,
+            (false, false) => Encoding::Raw,
+        },
         data_file: (data_file != "LOCAL").then(|| data_file.to_owned()),
         skipped_lines: 0,
         // -1 means that the voxels are the file's last bytes.
-        skipped_bytes: u64::try_from(header_size).ok(),
+        skipped_bytes: u64::try_from(header_size).ok().or(is_text.then_some(0)),
     })
 }
 
@@ -159,6 +165,11 @@ fn shorten(text: &str) -> String {
     text.chars().take(60).collect()
 }
 
+/// Values separated by blanks.
+fn row<T: std::fmt::Display>(values: impl Iterator<Item = T>) -> String {
+    values.map(|value| value.to_string()).collect::<Vec<_>>().join(" ")
+}
+
 /// Writes a compressed `.mha` file.
 pub(super) fn write<T: Voxel>(
     file: &mut dyn Write,
@@ -172,25 +183,28 @@ pub(super) fn write<T: Voxel>(
     let compressed = encoder.finish()?;
     let [depth, height, width] = geometry.shape;
     let [z, y, x] = geometry.spacing.values();
-    let direction = geometry.direction;
-    let matrix: Vec<String> = (0..9).map(|entry| direction[3 * (entry % 3) + entry / 3].to_string()).collect();
-    let [left, back, up] = geometry.origin;
+    // A 2-D image stays one, as nnU-Net writes it.
+    let rank = if geometry.is_flat() { 2 } else { 3 };
+    let matrix = (0..rank * rank).map(|entry| geometry.direction[3 * (entry % rank) + entry / rank]);
     let type_name = TYPES.iter().find(|(_, known)| *known == kind).map_or("MET_OTHER", |(name, _)| name);
     write!(
         file,
-        "ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\nCompressedData = True\n\
-         CompressedDataSize = {}\nTransformMatrix = {}\nOffset = {left} {back} {up}\nCenterOfRotation = 0 0 0\n\
-         ElementSpacing = {x} {y} {z}\nDimSize = {width} {height} {depth}\nElementNumberOfChannels = {channels}\n\
-         ElementType = {type_name}\nElementDataFile = LOCAL\n",
+        "ObjectType = Image\nNDims = {rank}\nBinaryData = True\nBinaryDataByteOrderMSB = False\nCompressedData = True\n\
+         CompressedDataSize = {}\nTransformMatrix = {}\nOffset = {}\nCenterOfRotation = {}\nElementSpacing = {}\n\
+         DimSize = {}\nElementNumberOfChannels = {channels}\nElementType = {type_name}\nElementDataFile = LOCAL\n",
         compressed.len(),
-        matrix.join(" "),
+        row(matrix),
+        row(geometry.origin.into_iter().take(rank)),
+        row([0; 3].into_iter().take(rank)),
+        row([x, y, z].into_iter().take(rank)),
+        row([width, height, depth].into_iter().take(rank)),
     )?;
     file.write_all(&compressed)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::text_tests::{expected_geometry, read, round_trip};
+    use super::super::text_tests::{expected_geometry, flat_round_trip, read, round_trip};
 
     /// As SimpleITK 2.5.7 writes it.
     const HEADER: &str = "ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\n\
@@ -221,6 +235,21 @@ mod tests {
         let voxels = b"x^\x05\xc1\x07\x01\x000\x08\x00 t\xee\xf7\xef+\x10\xd2P\xa6e;\xae\xe7k\x02T\x00C";
         let image = read(&[("x.mha", &[header.as_bytes(), voxels].concat())]).expect("reads");
         assert_eq!(image.voxels[[0, 1, 1, 2]], 11.0);
+    }
+
+    #[test]
+    fn voxels_written_as_text_are_read() {
+        let header = HEADER.replace("BinaryData = True", "BinaryData = False");
+        let image = read(&[("x.mha", format!("{header}0 1 2 3 4 5\n6 7 8 9 10 -11\n").as_bytes())]).expect("reads");
+        assert_eq!((image.voxels[[0, 0, 1, 2]], image.voxels[[0, 1, 1, 2]]), (5.0, -11.0));
+        let short = read(&[("x.mha", format!("{header}0 1 2").as_bytes())]).expect_err("three of twelve");
+        assert!(short.to_string().contains("expected 24 bytes of voxels"), "{short}");
+    }
+
+    #[test]
+    fn a_flat_image_is_written_with_two_axes() {
+        let written = String::from_utf8_lossy(&flat_round_trip(".mha")).into_owned();
+        assert!(written.contains("NDims = 2\n") && written.contains("\nOffset = 5 6\n"), "{written}");
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! Formats are told by the ending of a *name* that is given beside the path, because stored objects have names that are
 //! digests. Whether a file is compressed is told by its first bytes.
 
+mod ascii;
 mod error;
 mod format;
 mod geometry;
@@ -136,7 +137,7 @@ pub fn write_labels(
     let kind = if wide { StoredKind::U16 } else { StoredKind::U8 };
     let voxels = labels.insert_axis(Axis(0));
     let content = encode(voxels, kind, geometry, ending).map_err(refuse)?;
-    atomic::write_with(path, content).map_err(ImageWriteError::Write)
+    atomic::write_unsynced_with(path, content).map_err(ImageWriteError::Write)
 }
 
 /// Writes intensities `[c, z, y, x]` in the format of `ending`; several channels make a 4-D file or a colour image.
@@ -156,7 +157,7 @@ pub fn write_image(
     let refuse = |reason: String| ImageWriteError::Unsupported { path: path.to_path_buf(), reason };
     geometry.check_shape(&voxels.shape()[1..]).map_err(refuse)?;
     let content = encode(voxels, kind, geometry, ending).map_err(refuse)?;
-    atomic::write_with(path, content).map_err(ImageWriteError::Write)
+    atomic::write_unsynced_with(path, content).map_err(ImageWriteError::Write)
 }
 
 /// What writes the content of a file.

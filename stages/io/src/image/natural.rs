@@ -1,7 +1,7 @@
 //! PNG and BMP: 2-D images `[c, 1, y, x]`, colours as channels.
 //!
 //! As nnU-Net's `NaturalImage2DIO`: spacing 999, 1, 1; red, green, blue (and alpha) as channels; values as stored, of 8
-//! or 16 bits. A PNG of one bit has the values 0 and 1.
+//! or 16 bits. A PNG of one bit has the values 0 and 1. A colour that a PNG declares to be transparent makes no channel.
 
 use std::io::{BufRead, BufReader, Cursor};
 use std::path::Path;
@@ -10,7 +10,7 @@ use fs_err as fs;
 use image::codecs::bmp::{BmpDecoder, BmpEncoder};
 use image::codecs::png::{PngDecoder, PngEncoder};
 use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder};
-use ndarray::{Array3, ArrayView4, Axis};
+use ndarray::{Array3, ArrayView4, Axis, s};
 use nnflow_kernels::geometry::Spacing;
 
 use super::error::ReadErrorKind;
@@ -27,12 +27,32 @@ struct Opened {
     decoder: Box<dyn ImageDecoder>,
     /// True if the decoder gives 255 for a bit that is set.
     one_bit: bool,
+    /// Channels that the file stores: the first of those that the decoder makes of them.
+    channels: usize,
+}
+
+impl Opened {
+    /// What the file says.
+    fn summary(&self) -> ImageHeader {
+        let (width, height) = self.decoder.dimensions();
+        let colour = self.decoder.color_type();
+        let wide = colour.bytes_per_pixel() > colour.channel_count();
+        let spacing = Spacing::new([DUMMY_SPACING, 1.0, 1.0]).expect("invariant: the three distances are above 0");
+        ImageHeader {
+            channels: self.channels,
+            geometry: Geometry::new([1, height as usize, width as usize], spacing),
+            kind: if wide { StoredKind::U16 } else { StoredKind::U8 },
+            scaled: false,
+        }
+    }
 }
 
 /// Reads an image.
 pub(super) fn read_image(path: &Path, name: &str) -> Result<Image, ReadErrorKind> {
-    let Opened { decoder, one_bit } = open(path, name)?;
-    let ImageHeader { channels, geometry, kind, scaled } = summary(decoder.as_ref());
+    let opened = open(path, name)?;
+    let ImageHeader { channels, geometry, kind, scaled } = opened.summary();
+    let Opened { decoder, one_bit, .. } = opened;
+    let decoded = usize::from(decoder.color_type().channel_count());
     let [_, height, width] = geometry.shape;
     let pixels = DynamicImage::from_decoder(decoder).map_err(|error| malformed(name, &error))?;
     let mut values = samples(&pixels);
@@ -40,15 +60,16 @@ pub(super) fn read_image(path: &Path, name: &str) -> Result<Image, ReadErrorKind
         values.iter_mut().for_each(|value| *value /= 255.0);
     }
     let count = values.len();
-    let interleaved = Array3::from_shape_vec((height, width, channels), values)
+    let interleaved = Array3::from_shape_vec((height, width, decoded), values)
         .map_err(|_| ReadErrorKind::Memory { voxels: count })?;
-    let planar = interleaved.permuted_axes([2, 0, 1]).insert_axis(Axis(1));
+    let stored = interleaved.slice_move(s![.., .., ..channels]);
+    let planar = stored.permuted_axes([2, 0, 1]).insert_axis(Axis(1));
     Ok(Image { voxels: planar.as_standard_layout().into_owned(), geometry, kind, scaled })
 }
 
 /// Reads what the header says.
 pub(super) fn read_header(path: &Path, name: &str) -> Result<ImageHeader, ReadErrorKind> {
-    Ok(summary(open(path, name)?.decoder.as_ref()))
+    Ok(open(path, name)?.summary())
 }
 
 /// Opens a file and checks that it can hold the pixels that it declares.
@@ -70,35 +91,28 @@ fn open(path: &Path, name: &str) -> Result<Opened, ReadErrorKind> {
 }
 
 fn open_png(mut reader: BufReader<fs::File>) -> Result<Opened, image::ImageError> {
-    // Bits per sample and colour type are bytes 24 and 25 of every PNG.
-    let one_bit = reader.fill_buf()?.get(24..26) == Some(&[1, 0]);
-    Ok(Opened { decoder: Box::new(PngDecoder::new(reader)?), one_bit })
+    // Bits per sample and colour type are bytes 24 and 25 of every PNG; types with alpha have the bit of 4.
+    let kind = reader.fill_buf()?.get(24..26).map(|kind| [kind[0], kind[1]]);
+    let (one_bit, opaque) = (kind == Some([1, 0]), kind.is_some_and(|[_, colour]| colour & 4 == 0));
+    let decoder = PngDecoder::new(reader)?;
+    let colour = decoder.color_type();
+    // The decoder makes alpha of a colour that is declared to be transparent.
+    let channels = usize::from(colour.channel_count()) - usize::from(opaque && colour.has_alpha());
+    Ok(Opened { decoder: Box::new(decoder), one_bit, channels })
 }
 
 /// Grey bitmaps have a palette; where it maps each index to itself, or two indices to black and white, indices are the
 /// values, as Pillow takes them.
 fn open_bmp(reader: BufReader<fs::File>) -> Result<Opened, image::ImageError> {
-    let mut decoder = BmpDecoder::new(reader)?;
-    let grey = decoder.get_palette().is_some_and(|palette| {
-        let identity =
-            palette.iter().enumerate().all(|(index, colour)| colour.iter().all(|&c| usize::from(c) == index));
-        identity || *palette == [[0; 3], [255; 3]]
-    });
-    decoder.set_indexed_color(grey);
-    Ok(Opened { decoder: Box::new(decoder), one_bit: false })
-}
-
-fn summary(decoder: &dyn ImageDecoder) -> ImageHeader {
-    let (width, height) = decoder.dimensions();
-    let colour = decoder.color_type();
-    let wide = colour.bytes_per_pixel() > colour.channel_count();
-    let spacing = Spacing::new([DUMMY_SPACING, 1.0, 1.0]).expect("invariant: the three distances are above 0");
-    ImageHeader {
-        channels: usize::from(colour.channel_count()),
-        geometry: Geometry::new([1, height as usize, width as usize], spacing),
-        kind: if wide { StoredKind::U16 } else { StoredKind::U8 },
-        scaled: false,
-    }
+    let decoder = BmpDecoder::new(reader)?;
+    // The decoder fills up to 256 colours with black.
+    let padded = decoder.get_palette().unwrap_or_default();
+    let palette = &padded[..padded.iter().rposition(|colour| *colour != [0; 3]).map_or(0, |last| last + 1)];
+    let one_bit = *palette == [[0; 3], [255; 3]];
+    let is_identity = |(index, colour): (usize, &[u8; 3])| colour.iter().all(|&value| usize::from(value) == index);
+    let is_grey = one_bit || (!palette.is_empty() && palette.iter().enumerate().all(is_identity));
+    let channels = if is_grey { 1 } else { usize::from(decoder.color_type().channel_count()) };
+    Ok(Opened { decoder: Box::new(decoder), one_bit, channels })
 }
 
 /// Samples of all pixels, the channels of a pixel side by side.
@@ -228,6 +242,33 @@ mod tests {
     #[test]
     fn a_palette_is_colours() {
         assert_eq!(values(&read(&PALETTE)), [10.0, 40.0, 40.0, 20.0, 50.0, 50.0, 30.0, 60.0, 60.0]);
+    }
+
+    #[test]
+    fn a_transparent_colour_is_no_channel() {
+        // (1, 2, 3), which is transparent, and (4, 5, 6), written by Pillow; scikit-image 0.26.0 reads three channels.
+        const TRANSPARENT: [u8; 90] = [
+            137, 80, 78, 71, 13, 10, 26, 10, 0, 0, 0, 13, 73, 72, 68, 82, 0, 0, 0, 2, 0, 0, 0, 1, 8, 2, 0, 0, 0, 123,
+            64, 232, 221, 0, 0, 0, 6, 116, 82, 78, 83, 0, 1, 0, 2, 0, 3, 201, 75, 171, 245, 0, 0, 0, 15, 73, 68, 65,
+            84, 120, 156, 99, 100, 100, 98, 102, 102, 102, 6, 0, 0, 60, 0, 17, 213, 126, 70, 230, 0, 0, 0, 0, 73, 69,
+            78, 68, 174, 66, 96, 130,
+        ];
+        let image = read(&TRANSPARENT);
+        assert_eq!((image.voxels.dim(), values(&image)), ((3, 1, 1, 2), vec![1.0, 4.0, 2.0, 5.0, 3.0, 6.0]));
+    }
+
+    #[test]
+    fn a_bitmap_of_one_bit_is_zero_or_one() {
+        // 1, 0, 1, written by Pillow.
+        const BITS: [u8; 66] = [
+            66, 77, 66, 0, 0, 0, 0, 0, 0, 0, 62, 0, 0, 0, 40, 0, 0, 0, 3, 0, 0, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0, 0,
+            4, 0, 0, 0, 196, 14, 0, 0, 196, 14, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 255, 255, 255, 0, 160, 0, 0,
+            0,
+        ];
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let path = folder.path().join("object");
+        std::fs::write(&path, BITS).expect("writes");
+        assert_eq!(values(&read_image(&path, "x.bmp").expect("reads")), [1.0, 0.0, 1.0]);
     }
 
     #[test]

@@ -48,10 +48,13 @@ pub(super) fn parse(source: &mut Source) -> Result<Described, ReadErrorKind> {
     let [depth, height, width] = geometry.shape;
     let type_name = fields.required("type")?;
     let kind = TYPES.iter().find(|(_, names)| names.contains(&type_name)).map(|(kind, _)| *kind);
+    let kind = kind.ok_or_else(|| wrong("type", "a type of real numbers", type_name))?;
+    let encoding = encoding(fields.required("encoding")?, kind)?;
+    let is_text = matches!(encoding, Encoding::Numbers(_));
     let layout = Layout {
         shape: [channels, depth, height, width],
-        kind: kind.ok_or_else(|| wrong("type", "a type of real numbers", type_name))?,
-        big_endian: fields.get("endian").is_some_and(|endian| endian.eq_ignore_ascii_case("big")),
+        kind,
+        big_endian: !is_text && fields.get("endian").is_some_and(|endian| endian.eq_ignore_ascii_case("big")),
         interleaved: channel_axis == Some(0),
         scaling: None,
     };
@@ -67,7 +70,6 @@ pub(super) fn parse(source: &mut Source) -> Result<Described, ReadErrorKind> {
         .get("line skip")
         .or_else(|| fields.get("lineskip"))
         .map_or(Ok(0), |text| text.parse().map_err(|_| wrong("line skip", "a number", text)))?;
-    let encoding = encoding(fields.required("encoding")?)?;
     if skipped < 0 && encoding != Encoding::Raw {
         return Err(wrong("byte skip", "0 or more for compressed voxels", &skipped.to_string()));
     }
@@ -81,10 +83,12 @@ pub(super) fn parse(source: &mut Source) -> Result<Described, ReadErrorKind> {
     })
 }
 
-fn encoding(name: &str) -> Result<Encoding, ReadErrorKind> {
+fn encoding(name: &str, kind: StoredKind) -> Result<Encoding, ReadErrorKind> {
     match name {
         "raw" => Ok(Encoding::Raw),
         "gzip" | "gz" => Ok(Encoding::Gzip),
+        "ascii" | "text" | "txt" => Ok(Encoding::Numbers(kind)),
+        "hex" => Ok(Encoding::Digits),
         other => Err(unsupported(&format!("NRRD encoding `{other}`"))),
     }
 }
@@ -117,7 +121,7 @@ fn geometry(
     directions: Option<Vec<Option<[f64; 3]>>>,
 ) -> Result<Geometry, ReadErrorKind> {
     let spatial: Vec<usize> = (0..sizes.len()).filter(|&axis| Some(axis) != channel_axis).collect();
-    let signs = signs(fields.get("space").unwrap_or("left-posterior-superior"));
+    let signs = signs(fields.get("space").unwrap_or("left-posterior-superior"))?;
     let turn = |vector: [f64; 3]| std::array::from_fn(|axis| signs[axis] * vector[axis]);
     let spacings = fields.get("spacings").map(|text| numbers::<f64>("spacings", text)).transpose()?;
     let columns = spatial.iter().enumerate().map(|(place, &axis)| {
@@ -143,16 +147,21 @@ fn unit(axis: usize, length: f64) -> [f64; 3] {
     std::array::from_fn(|row| if row == axis { length } else { 0.0 })
 }
 
-/// What turns the axes of a space to the left, to the back and up.
-fn signs(space: &str) -> [f64; 3] {
-    match space.to_ascii_lowercase().as_str() {
-        "right-anterior-superior" | "ras" => [-1.0, -1.0, 1.0],
-        "left-anterior-superior" | "las" => [1.0, -1.0, 1.0],
-        _ => [1.0; 3],
+/// What turns the axes of a space to the left, to the back and up; spaces without a patient are left as they are, as ITK
+/// does.
+fn signs(space: &str) -> Result<[f64; 3], ReadErrorKind> {
+    let name = space.to_ascii_lowercase();
+    match name.strip_suffix("-time").unwrap_or(&name) {
+        "right-anterior-superior" | "ras" | "rast" => Ok([-1.0, -1.0, 1.0]),
+        "left-anterior-superior" | "las" | "last" => Ok([1.0, -1.0, 1.0]),
+        "left-posterior-superior" | "lps" | "lpst" | "scanner-xyz" | "3d-right-handed" | "3d-left-handed" => {
+            Ok([1.0; 3])
+        }
+        _ => Err(wrong("space", "a space of the NRRD format, such as `left-posterior-superior`", space)),
     }
 }
 
-/// Vectors such as `(1,0,0) none (0,0,2)`; those of two numbers get a third, 0.
+/// Vectors such as `(1,0,0) none (0,0,2)`; those of two numbers get a third, 0, and the fourth one, of time, is left out.
 fn vectors(text: &str) -> Result<Vec<Option<[f64; 3]>>, ReadErrorKind> {
     let refuse = || wrong("space directions", "vectors such as `(1,0,0)`, or `none`", text);
     let mut vectors = Vec::new();
@@ -167,7 +176,7 @@ fn vectors(text: &str) -> Result<Vec<Option<[f64; 3]>>, ReadErrorKind> {
         let parsed: Option<Vec<f64>> = inside.split(',').map(|number| number.trim().parse().ok()).collect();
         vectors.push(Some(match parsed.as_deref() {
             Some(&[x, y]) => [x, y, 0.0],
-            Some(&[x, y, z]) => [x, y, z],
+            Some(&[x, y, z] | &[x, y, z, _]) => [x, y, z],
             _ => return Err(refuse()),
         }));
         rest = after.trim_start();
@@ -224,6 +233,11 @@ fn unsupported(what: &str) -> ReadErrorKind {
     ReadErrorKind::Unsupported { what: what.to_owned(), hint: "write it as one raw or gzip `.nrrd` file" }
 }
 
+/// Values in a row.
+fn row<T: std::fmt::Display>(values: &[T], separator: &str) -> String {
+    values.iter().map(ToString::to_string).collect::<Vec<_>>().join(separator)
+}
+
 /// Writes a compressed `.nrrd` file.
 pub(super) fn write<T: Voxel>(
     file: &mut dyn Write,
@@ -234,26 +248,29 @@ pub(super) fn write<T: Voxel>(
     let channels = voxels.dim().0;
     let [depth, height, width] = geometry.shape;
     let [z, y, x] = geometry.spacing.values();
+    // A 2-D image stays one, as nnU-Net writes it.
+    let rank = if geometry.is_flat() { 2 } else { 3 };
+    let vector = |values: [f64; 3]| format!("({})", row(&values[..rank], ","));
     let axes: Vec<String> = [x, y, z]
         .iter()
         .enumerate()
-        .map(|(axis, spacing)| {
-            let [left, back, up] = [0, 3, 6].map(|row| geometry.direction[row + axis] * spacing);
-            format!("({left},{back},{up})")
-        })
+        .map(|(axis, spacing)| vector([0, 3, 6].map(|row| geometry.direction[row + axis] * spacing)))
         .collect();
-    let [left, back, up] = geometry.origin;
+    let space = if rank == 2 { "space dimension: 2" } else { "space: left-posterior-superior" };
     let names = TYPES.iter().find(|(known, _)| *known == kind).map_or("", |(_, names)| names[0]);
-    let (rank, size, direction, axis) = match channels {
-        1 => (3, String::new(), "", ""),
-        _ => (4, format!("{channels} "), "none ", "vector "),
+    let (size, direction, axis) = match channels {
+        1 => (String::new(), "", ""),
+        _ => (format!("{channels} "), "none ", "vector "),
     };
     write!(
         file,
-        "NRRD0004\ntype: {names}\ndimension: {rank}\nspace: left-posterior-superior\n\
-         sizes: {size}{width} {height} {depth}\nspace directions: {direction}{}\nkinds: {axis}domain domain domain\n\
-         endian: little\nencoding: gzip\nspace origin: ({left},{back},{up})\n\n",
-        axes.join(" "),
+        "NRRD0004\ntype: {names}\ndimension: {}\n{space}\nsizes: {size}{}\nspace directions: {direction}{}\n\
+         kinds: {axis}{}\nendian: little\nencoding: gzip\nspace origin: {}\n\n",
+        rank + usize::from(channels > 1),
+        row(&[width, height, depth][..rank], " "),
+        axes[..rank].join(" "),
+        ["domain"; 3][..rank].join(" "),
+        vector(geometry.origin),
     )?;
     let mut encoder = GzEncoder::new(file, Compression::default());
     voxels::write(&mut encoder, voxels.permuted_axes([1, 2, 3, 0]), kind, false)?;
@@ -262,7 +279,7 @@ pub(super) fn write<T: Voxel>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::text_tests::{expected_geometry, mutate, read, round_trip};
+    use super::super::text_tests::{expected_geometry, flat_round_trip, mutate, read, round_trip};
 
     /// As SimpleITK 2.5.7 writes it.
     const HEADER: &str = "NRRD0004\n# Complete NRRD file format specification at:\n\
@@ -321,6 +338,52 @@ mod tests {
             .replace("domain\nendian", "domain list\nendian");
         let image = read(&[("x.nrrd", &file(&header))]).expect("reads");
         assert_eq!((image.voxels.dim(), image.voxels[[1, 0, 0, 2]]), ((2, 1, 2, 3), 8.0));
+    }
+
+    #[test]
+    fn a_series_of_simpleitk_has_its_volumes_as_channels() {
+        // The header of `sitk.JoinSeries` of two volumes, written by SimpleITK 2.5.7.
+        let header = HEADER
+            .replace("dimension: 3", "dimension: 4")
+            .replace("space: left-posterior-superior", "space dimension: 4")
+            .replace("3 2 2", "3 2 1 2")
+            .replace(",0) (-1.7", ",0,0) (-1.7")
+            .replace(",0) (0,0,-4)", ",0,0) (0,0,-4,0) (0,0,0,1)")
+            .replace("domain\nendian", "domain domain\nendian")
+            .replace("(5,6,7.5)", "(5,6,7.5,0)");
+        let image = read(&[("x.nrrd", &file(&header))]).expect("reads");
+        assert_eq!((image.voxels.dim(), image.voxels[[1, 0, 0, 2]]), ((2, 1, 2, 3), 8.0));
+        assert_eq!(image.geometry.origin, [5.0, 6.0, 7.5]);
+        assert_eq!(
+            image.geometry.direction.map(|entry| (10.0 * entry).round()),
+            [8.0, -6.0, 0.0, 6.0, 8.0, 0.0, 0.0, 0.0, -10.0]
+        );
+    }
+
+    #[test]
+    fn voxels_written_as_text_are_read() {
+        for (encoding, text) in [
+            ("ascii", "0 1 2 3 4 5 6 7 8 9 10 11"),
+            ("txt", "0\n1\n2,3,4,5,6,7,8,9,10,11\n"),
+            ("hex", "0000 0100 0200 0300 0400 0500 0600 0700 0800 0900 0a00\n0B00"),
+        ] {
+            let header = HEADER.replace("encoding: raw", &format!("encoding: {encoding}"));
+            let image = read(&[("x.nrrd", format!("{header}{text}").as_bytes())]).expect("reads");
+            assert_eq!(image.voxels.iter().copied().collect::<Vec<_>>(), (0..12_u8).map(f32::from).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_space_that_the_format_does_not_know_is_refused() {
+        let header = HEADER.replace("left-posterior-superior", "right-posterior-superior");
+        let error = read(&[("x.nrrd", &file(&header))]).expect_err("teem refuses it too");
+        assert!(error.to_string().contains("`space`"), "{error}");
+    }
+
+    #[test]
+    fn a_flat_image_is_written_with_two_axes() {
+        let written = String::from_utf8_lossy(&flat_round_trip(".nrrd")).into_owned();
+        assert!(written.contains("\nsizes: 3 2\n") && written.contains("\nspace origin: (5,6)\n"), "{written}");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use ndarray::{Array3, ArrayView4, Axis};
 use nnflow_kernels::geometry::Spacing;
 use tiff::decoder::{Decoder, DecodingResult, Limits};
 use tiff::encoder::{TiffEncoder, colortype};
+use tiff::tags::{PhotometricInterpretation, PlanarConfiguration, Tag};
 use tiff::{ColorType, TiffError};
 
 use super::error::ReadErrorKind;
@@ -27,6 +28,8 @@ struct Pages {
     width: usize,
     height: usize,
     channels: usize,
+    /// True if the decoder has turned samples round, because 0 is to be shown as white.
+    inverted: bool,
     /// Bytes that all pages together may take.
     available: u64,
 }
@@ -79,7 +82,8 @@ impl Pages {
         let mut limits = Limits::default();
         limits.decoding_buffer_size = usize::try_from(available).unwrap_or(usize::MAX);
         let decoder = Decoder::new(BufReader::new(file)).map_err(|error| malformed(&error))?;
-        let mut pages = Self { decoder: decoder.with_limits(limits), width: 0, height: 0, channels: 0, available };
+        let mut pages =
+            Self { decoder: decoder.with_limits(limits), width: 0, height: 0, channels: 0, inverted: false, available };
         (pages.width, pages.height, pages.channels) = pages.size()?;
         Ok(pages)
     }
@@ -87,17 +91,30 @@ impl Pages {
     fn size(&mut self) -> Result<(usize, usize, usize), ReadErrorKind> {
         let (width, height) = self.decoder.dimensions().map_err(|error| malformed(&error))?;
         let channels = match self.decoder.colortype().map_err(|error| malformed(&error))? {
-            ColorType::Gray(_) => 1,
-            ColorType::RGB(_) => 3,
-            ColorType::RGBA(_) => 4,
+            ColorType::Gray(8..) => 1,
+            ColorType::RGB(8..) => 3,
+            ColorType::RGBA(8..) => 4,
             other => {
                 return Err(ReadErrorKind::Unsupported {
                     what: format!("colours of type {other:?}"),
-                    hint: "convert the file to grey values or to red, green and blue",
+                    hint: "convert the file to grey values or to red, green and blue, of 8 bits or more",
                 });
             }
         };
+        let planar = self.tag(Tag::PlanarConfiguration)? == Some(PlanarConfiguration::Planar.to_u16().into());
+        if planar && channels > 1 {
+            return Err(ReadErrorKind::Unsupported {
+                what: "colours in planes of their own".to_owned(),
+                hint: "write the colours of a pixel side by side, or each channel as a file of its own",
+            });
+        }
+        let white_is_zero = PhotometricInterpretation::WhiteIsZero.to_u16().into();
+        self.inverted = self.tag(Tag::PhotometricInterpretation)? == Some(white_is_zero);
         Ok((width as usize, height as usize, channels))
+    }
+
+    fn tag(&mut self, tag: Tag) -> Result<Option<u32>, ReadErrorKind> {
+        self.decoder.find_tag_unsigned(tag).map_err(|error| malformed(&error))
     }
 
     /// Goes to the next page, which must be like the first.
@@ -115,8 +132,26 @@ impl Pages {
         if expected > self.available {
             return Err(ReadErrorKind::Truncated { expected, found: self.available });
         }
-        self.decoder.read_image().map_err(|error| malformed(&error))
+        let page = self.decoder.read_image().map_err(|error| unreadable(&error))?;
+        if self.inverted { stored_samples(page) } else { Ok(page) }
     }
+}
+
+/// Samples as the file stores them, which nnU-Net's readers take, of those that the decoder has turned round.
+fn stored_samples(mut page: DecodingResult) -> Result<DecodingResult, ReadErrorKind> {
+    match &mut page {
+        DecodingResult::U8(samples) => samples.iter_mut().for_each(|sample| *sample = !*sample),
+        DecodingResult::U16(samples) => samples.iter_mut().for_each(|sample| *sample = !*sample),
+        DecodingResult::U32(samples) => samples.iter_mut().for_each(|sample| *sample = !*sample),
+        DecodingResult::U64(samples) => samples.iter_mut().for_each(|sample| *sample = !*sample),
+        _ => {
+            return Err(ReadErrorKind::Unsupported {
+                what: "signed or real numbers of which 0 is white".to_owned(),
+                hint: "write the file with 0 as black (`photometric=minisblack`)",
+            });
+        }
+    }
+    Ok(page)
 }
 
 fn geometry(depth: usize, height: usize, width: usize, channels: usize) -> Result<Geometry, ReadErrorKind> {
@@ -160,6 +195,17 @@ fn append(values: &mut Vec<f32>, page: DecodingResult) {
         DecodingResult::F32(samples) => values.extend(samples),
         DecodingResult::F64(samples) => values.extend(samples.into_iter().map(|sample| sample as f32)),
         DecodingResult::F16(samples) => values.extend(samples.into_iter().map(f32::from)),
+    }
+}
+
+/// The error of the decoder: what it does not know, or what is wrong with the file.
+fn unreadable(error: &TiffError) -> ReadErrorKind {
+    match error {
+        TiffError::UnsupportedError(_) => ReadErrorKind::Unsupported {
+            what: format!("this TIFF file ({error})"),
+            hint: "write it uncompressed or with `zlib` or `lzw`, as grey values of which 0 is black, or as red, green and blue",
+        },
+        other => malformed(other),
     }
 }
 
@@ -231,6 +277,24 @@ mod tests {
     #[test]
     fn colours_are_channels() {
         assert_eq!(round_trip((3, 1, 2, 2), StoredKind::U8).voxels.dim().0, 3);
+    }
+
+    #[test]
+    fn samples_of_which_0_is_white_are_read_as_stored() {
+        // 1, 2, 300, written by tifffile 2026.3.3 with `photometric="miniswhite"`, which reads the same numbers.
+        const WHITE_IS_ZERO: [u8; 182] = [
+            73, 73, 42, 0, 8, 0, 0, 0, 12, 0, 0, 1, 4, 0, 1, 0, 0, 0, 3, 0, 0, 0, 1, 1, 4, 0, 1, 0, 0, 0, 1, 0, 0, 0,
+            2, 1, 3, 0, 1, 0, 0, 0, 16, 0, 0, 0, 3, 1, 3, 0, 1, 0, 0, 0, 1, 0, 0, 0, 6, 1, 3, 0, 1, 0, 0, 0, 0, 0, 0,
+            0, 17, 1, 4, 0, 1, 0, 0, 0, 176, 0, 0, 0, 21, 1, 3, 0, 1, 0, 0, 0, 1, 0, 0, 0, 22, 1, 4, 0, 1, 0, 0, 0, 1,
+            0, 0, 0, 23, 1, 4, 0, 1, 0, 0, 0, 6, 0, 0, 0, 26, 1, 5, 0, 1, 0, 0, 0, 158, 0, 0, 0, 27, 1, 5, 0, 1, 0, 0,
+            0, 166, 0, 0, 0, 40, 1, 3, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0,
+            0, 0, 0, 0, 1, 0, 2, 0, 44, 1,
+        ];
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let path = folder.path().join("object");
+        std::fs::write(&path, WHITE_IS_ZERO).expect("writes");
+        let image = read_image(&path, "x.tif").expect("reads");
+        assert_eq!(image.voxels.iter().copied().collect::<Vec<_>>(), [1.0, 2.0, 300.0]);
     }
 
     #[test]

@@ -7,6 +7,9 @@ use std::path::Path;
 use flate2::bufread::GzDecoder;
 use flate2::read::{MultiGzDecoder, ZlibDecoder};
 
+use super::ascii::{Digits, Numbers};
+use super::voxels::StoredKind;
+
 /// Bytes read from a file at once.
 const BUFFER_BYTES: usize = 256 * 1024;
 /// Bytes that one compressed byte can stand for at most: DEFLATE copies up to 258 bytes with two bits.
@@ -23,12 +26,16 @@ pub(super) struct Source {
     remaining: u64,
 }
 
-/// How the voxels behind a text header are compressed.
+/// How the voxels behind a text header are compressed, or written as text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Encoding {
     Raw,
     Gzip,
     Zlib,
+    /// Numbers separated by blanks.
+    Numbers(StoredKind),
+    /// Pairs of hexadecimal digits.
+    Digits,
 }
 
 impl Source {
@@ -83,13 +90,20 @@ impl Source {
         Ok(Some(String::from_utf8_lossy(&line).into_owned()))
     }
 
-    /// What is left of the source, decompressed.
+    /// What is left of the source, decompressed or as bytes.
     pub(super) fn decoded(self, encoding: Encoding) -> Self {
         let inflated = self.remaining.saturating_mul(MOST_INFLATED);
         match encoding {
             Encoding::Raw => self,
             Encoding::Gzip => Self { content: Box::new(MultiGzDecoder::new(self.content)), remaining: inflated },
             Encoding::Zlib => Self { content: Box::new(ZlibDecoder::new(self.content)), remaining: inflated },
+            Encoding::Numbers(kind) => {
+                let remaining = Numbers::most_bytes(self.remaining, kind);
+                Self { content: Box::new(Numbers::new(self.content, kind)), remaining }
+            }
+            Encoding::Digits => {
+                Self { content: Box::new(Digits::new(self.content)), remaining: self.remaining.div_ceil(2) }
+            }
         }
     }
 

@@ -166,6 +166,51 @@ fn a_spacing_of_zero_or_below_is_made_usable_as_itk_does() {
     assert_eq!(image.geometry.spacing.values(), [1.0, 1.0, 2.0]);
 }
 
+/// A file whose `sform` has the lengths of its sizes and the origin 5, 6, 7.
+fn placed(sform_code: i16) -> Nifti1 {
+    let mut file = i16_file(&[3, 2, 2]);
+    file.put(254, sform_code.to_le_bytes());
+    let rows = [2.0, 0.0, 0.0, 5.0, 0.0, 3.0, 0.0, 6.0, 0.0, 0.0, 4.0, 7.0_f32];
+    for (entry, value) in rows.into_iter().enumerate() {
+        file.put(280 + 4 * entry, value.to_le_bytes());
+    }
+    file
+}
+
+fn placement(file: Nifti1) -> ([f64; 3], [f64; 3]) {
+    let Geometry { origin, direction, .. } = read_bytes(&file.body(&i16_body(12)), "x.nii").expect("reads").geometry;
+    (origin, [direction[0], direction[4], direction[8]])
+}
+
+// What follows is what SimpleITK 2.5.7 reads from these files.
+
+#[test]
+fn the_origin_has_the_unit_of_the_spacing() {
+    let mut file = placed(1);
+    file.put(123, [1_u8]);
+    assert_eq!(placement(file), ([-5000.0, -6000.0, 7000.0], [-1.0, -1.0, 1.0]));
+}
+
+#[test]
+fn a_negative_size_turns_its_axis_round() {
+    let mut file = placed(1);
+    file.put(80, (-2.0_f32).to_le_bytes());
+    assert_eq!(placement(file), ([-5.0, -6.0, 7.0], [1.0, -1.0, 1.0]));
+}
+
+#[test]
+fn of_two_transforms_that_differ_by_rounding_only_the_finer_one_is_taken() {
+    for (away, origin) in [(5e-5, f64::from(5.0_f32 + 5e-5)), (5e-4, 5.0)] {
+        let mut file = placed(2);
+        file.put(292, (5.0_f32 + away).to_le_bytes());
+        file.put(252, 1_i16.to_le_bytes());
+        for (entry, value) in [5.0, 6.0, 7.0_f32].into_iter().enumerate() {
+            file.put(268 + 4 * entry, value.to_le_bytes());
+        }
+        assert_eq!(placement(file).0, [-origin, -6.0, 7.0]);
+    }
+}
+
 #[test]
 fn a_compressed_file_needs_no_gz_in_its_name() {
     let bytes = gzip(&i16_file(&[2, 1, 1]).body(&i16_body(2)));

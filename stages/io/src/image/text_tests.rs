@@ -36,6 +36,19 @@ pub(super) fn round_trip(ending: &str) {
     }
 }
 
+/// Writes labels onto the grid of a 2-D image and reads them back.
+pub(super) fn flat_round_trip(ending: &str) -> Vec<u8> {
+    let spacing = Spacing::new([999.0 * 3.0, 3.0, 2.0]).expect("positive");
+    let geometry = Geometry { origin: [5.0, 6.0, 0.0], ..Geometry::new([1, 2, 3], spacing) };
+    let voxels = Array4::from_shape_fn((1, 1, 2, 3), |(_, _, y, x)| (3 * y + x) as f32);
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let path = folder.path().join("object");
+    write_image(&path, voxels.view(), &geometry, StoredKind::U8, ending).expect("writes");
+    let found = read_image(&path, ending).expect("reads");
+    assert_eq!((found.voxels, found.geometry), (voxels, geometry));
+    std::fs::read(&path).expect("was written")
+}
+
 /// Reads files with some bytes changed, most of them in the header.
 pub(super) fn mutate(name: &str, sound: &[u8]) {
     let folder = tempfile::tempdir().expect("temporary folder");

@@ -98,6 +98,13 @@ macro_rules! for_kind {
     };
 }
 
+impl StoredKind {
+    /// The bytes of a number that is written as text, lowest first; none if it is no number of this kind.
+    pub(super) fn parse(self, text: &str) -> Option<Vec<u8>> {
+        for_kind!(self, Number => text.parse::<Number>().ok().map(|number| number.write_le().to_vec()))
+    }
+}
+
 /// How the voxels of a file follow its header.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Layout {

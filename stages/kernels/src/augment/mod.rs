@@ -8,8 +8,6 @@
 mod cascade;
 mod draw;
 pub(crate) mod elementary;
-#[cfg(test)]
-mod golden_tests;
 mod intensity;
 mod labels;
 mod low_resolution;
@@ -253,8 +251,11 @@ fn transform_intensities(drawn: &Drawn, image: &mut Array4<f32>) {
     }
 }
 
-/// nnU-Net's blur; an axis of one voxel has nothing to be blurred with.
-fn blur_channel(channel: ArrayViewMut3<'_, f32>, sigma: [f64; 3]) {
+/// nnU-Net's blur, with a standard deviation in voxels for each axis; an axis of one voxel has nothing to be blurred with.
+///
+/// # Reference
+/// batchgeneratorsv2 0.3.6 `GaussianBlurTransform`.
+pub fn blur_channel(channel: ArrayViewMut3<'_, f32>, sigma: [f64; 3]) {
     let kernels =
         std::array::from_fn(|axis| Kernel::nearest_odd(if channel.len_of(Axis(axis)) > 1 { sigma[axis] } else { 0.0 }));
     smooth(channel, &kernels, Border::Mirror);

@@ -26,6 +26,18 @@ pub struct IntensityStatistics {
     pub std: f64,
 }
 
+/// In which precision the difference of two neighbouring values is taken.
+///
+/// NumPy takes it in that of the array, and the array of nnU-Net 2.8.1 (`DatasetFingerprintExtractor.run`) is one of
+/// float64 as soon as one case has no foreground, because its empty list makes it so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// 32 bits.
+    Single,
+    /// 64 bits.
+    Double,
+}
+
 /// A sample of intensities: each value once, in ascending order, with the number of times that it occurs.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ValueCounts {
@@ -99,8 +111,10 @@ impl ValueCounts {
     }
 
     /// All statistics of the sample; none where it is empty.
+    ///
+    /// Percentiles are interpolated in this precision.
     #[must_use]
-    pub fn statistics(&self) -> Option<IntensityStatistics> {
+    pub fn statistics(&self, precision: Precision) -> Option<IntensityStatistics> {
         let (min, max) = (*self.values.first()?, *self.values.last()?);
         let total = self.len() as f64;
         let mean = self.sum(|value| value) / total;
@@ -108,10 +122,10 @@ impl ValueCounts {
         Some(IntensityStatistics {
             max: f64::from(max),
             mean,
-            median: self.percentile(50.0)?,
+            median: self.percentile(50.0, precision)?,
             min: f64::from(min),
-            percentile_00_5: self.percentile(0.5)?,
-            percentile_99_5: self.percentile(99.5)?,
+            percentile_00_5: self.percentile(0.5, precision)?,
+            percentile_99_5: self.percentile(99.5, precision)?,
             std: variance.sqrt(),
         })
     }
@@ -119,15 +133,18 @@ impl ValueCounts {
     /// The value that `percent` percent of the sample lie below, interpolated between its two neighbours; none where the
     /// sample is empty.
     ///
-    /// Equal to `numpy.percentile` 2.4 of a float32 array, to the last bit.
+    /// Equal to `numpy.percentile` 2.4 of a float32 or float64 array, to the last bit.
     #[must_use]
-    pub fn percentile(&self, percent: f64) -> Option<f64> {
+    pub fn percentile(&self, percent: f64, precision: Precision) -> Option<f64> {
         let last = self.len().checked_sub(1)?;
         let place = (last as f64 * (percent / 100.0)).clamp(0.0, last as f64);
         let index = place.floor() as u64;
         let fraction = place - place.floor();
         let (lower, upper) = (self.value_at(index)?, self.value_at((index + 1).min(last))?);
-        let difference = f64::from(upper - lower);
+        let difference = match precision {
+            Precision::Single => f64::from(upper - lower),
+            Precision::Double => f64::from(upper) - f64::from(lower),
+        };
         // NumPy starts from the nearer of the two.
         Some(if fraction < 0.5 {
             f64::from(lower) + difference * fraction
@@ -179,14 +196,29 @@ mod tests {
             (100.0, f64::from(1.000_000_1e6_f32)),
         ];
         for (percent, expected) in expected {
-            assert_eq!(sample.percentile(percent), Some(expected), "{percent} %");
+            assert_eq!(sample.percentile(percent, Precision::Single), Some(expected), "{percent} %");
+        }
+    }
+
+    #[test]
+    fn percentiles_of_a_longer_array_are_numpys_to_the_last_bit() {
+        // As above, after `numpy.concatenate` with an empty float64 array.
+        let sample = ValueCounts::from_values([0.1, 0.7, 1e6, 1.000_000_1e6, 3.3]);
+        let expected = [
+            (0.5, 0.112_000_001_221_895_21),
+            (12.5, 0.399_999_994_784_593_6),
+            (70.0, 800_000.659_999_990_3),
+            (99.5, 1_000_000.122_5),
+        ];
+        for (percent, expected) in expected {
+            assert_eq!(sample.percentile(percent, Precision::Double), Some(expected), "{percent} %");
         }
     }
 
     #[test]
     fn statistics_of_counts_are_those_of_the_sample_written_out() {
         let sample = ValueCounts::from_values([2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0]);
-        let statistics = sample.statistics().expect("values");
+        let statistics = sample.statistics(Precision::Single).expect("values");
         assert_eq!((statistics.mean, statistics.std, statistics.median), (5.0, 2.0, 4.5));
         assert_eq!((statistics.min, statistics.max), (2.0, 9.0));
     }
@@ -199,7 +231,7 @@ mod tests {
 
     #[test]
     fn an_empty_sample_has_no_statistics() {
-        assert_eq!(ValueCounts::default().statistics(), None);
-        assert_eq!(ValueCounts::default().percentile(50.0), None);
+        assert_eq!(ValueCounts::default().statistics(Precision::Single), None);
+        assert_eq!(ValueCounts::default().percentile(50.0, Precision::Single), None);
     }
 }

@@ -98,15 +98,18 @@ impl MersenneTwister {
         if let Ok(max @ 1..) = u32::try_from(max) {
             let mask = u32::MAX >> max.leading_zeros();
             while left >= WORDS {
-                let mut accepted = [0; WORDS];
+                let mut numbers = [0; WORDS];
+                let words = self.rest_of_block();
+                // Two loops, because the first one is done on several words at once.
+                numbers.iter_mut().zip(words).for_each(|(number, &word)| *number = temper(word) & mask);
                 let mut n_accepted = 0;
-                for &word in self.rest_of_block() {
-                    let number = temper(word) & mask;
-                    accepted[n_accepted] = number;
+                for index in 0..words.len() {
+                    let number = numbers[index];
+                    numbers[n_accepted] = number;
                     n_accepted += usize::from(number <= max);
                 }
                 self.position = WORDS;
-                accepted[..n_accepted].iter().for_each(|&number| tally[number as usize] += 1);
+                numbers[..n_accepted].iter().for_each(|&number| tally[number as usize] += 1);
                 left -= n_accepted;
             }
         }

@@ -3,6 +3,8 @@
 //! The lines of a block are interleaved, so that the recursion of the spline's filter, which cannot be vectorised along
 //! a line, is vectorised across lines. Samples are `f64` within a block and `f32` between axes.
 
+use std::ops::Range;
+
 use ndarray::{ArrayViewMut2, Axis};
 
 use super::Order;
@@ -70,6 +72,39 @@ impl Pass {
         }
     }
 
+    /// The order of interpolation.
+    pub(super) fn order(&self) -> Order {
+        self.order
+    }
+
+    /// Samples of a new line.
+    pub(super) fn extent(&self) -> usize {
+        self.m
+    }
+
+    /// The samples that the new samples `part` are made of; a spline's filter sees the whole line.
+    pub(super) fn sources(&self, part: &Range<usize>) -> Range<usize> {
+        if self.order == Order::Cubic || part.is_empty() {
+            return 0..self.n;
+        }
+        let start = self.first[part.start].saturating_sub(EDGE);
+        let stop = (self.first[part.end - 1] + self.taps).saturating_sub(EDGE).min(self.n);
+        start..stop
+    }
+
+    /// The pass that makes of `sources(part)` the new samples `part`, and no others.
+    pub(super) fn window(&self, part: Range<usize>) -> Self {
+        let sources = self.sources(&part);
+        Self {
+            n: sources.len(),
+            m: part.len(),
+            order: self.order,
+            taps: self.taps,
+            first: self.first[part.clone()].iter().map(|first| first - sources.start).collect(),
+            weights: self.weights[part.start * self.taps..part.end * self.taps].to_vec(),
+        }
+    }
+
     /// Lines that lie one behind the other, each in one piece.
     pub(super) fn rows(&self, block: &mut Vec<Samples>, input: &[f32], output: &mut [f32]) {
         for (input, output) in input.chunks(LANES * self.n).zip(output.chunks_mut(LANES * self.m)) {
@@ -90,9 +125,27 @@ impl Pass {
 
     /// Lines that lie side by side: sample `i` of line `j` at `i · width + j`.
     pub(super) fn columns(&self, block: &mut Vec<Samples>, input: &[f32], output: &mut [f32], width: usize) {
+        if self.order != Order::Cubic {
+            return self.blend_rows(input, output, width);
+        }
         let mut output = ArrayViewMut2::from_shape((self.m, width), output).expect("invariant: m rows of this width");
         for (index, columns) in output.axis_chunks_iter_mut(Axis(1), LANES).enumerate() {
             self.column_block(block, input, columns, width, index * LANES);
+        }
+    }
+
+    /// Without a filter along the line each row of new samples is a blend of one or two rows, as they lie in memory.
+    fn blend_rows(&self, input: &[f32], output: &mut [f32], width: usize) {
+        let row = |tap: usize| {
+            let index = tap.clamp(EDGE, EDGE + self.n - 1) - EDGE;
+            &input[index * width..(index + 1) * width]
+        };
+        let taps = self.first.iter().zip(self.weights.chunks_exact(self.taps));
+        for (target, (&first, weights)) in output.chunks_exact_mut(width).zip(taps) {
+            match *weights {
+                [lower, upper] => blend(target, [row(first), row(first + 1)], [lower, upper]),
+                _ => target.copy_from_slice(row(first)),
+            }
         }
     }
 
@@ -142,6 +195,13 @@ impl Pass {
             }
         }
         sum
+    }
+}
+
+/// The weighted sum of two rows.
+fn blend(target: &mut [f32], [lower, upper]: [&[f32]; 2], weights: [f64; 2]) {
+    for ((target, &lower), &upper) in target.iter_mut().zip(lower).zip(upper) {
+        *target = (weights[0] * f64::from(lower) + weights[1] * f64::from(upper)) as f32;
     }
 }
 

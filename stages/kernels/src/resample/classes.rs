@@ -1,151 +1,288 @@
-//! From class scores on the network's grid to labels on the image's own grid.
+//! From class scores on the network's grid to labels and probabilities on the image's own grid.
 //!
 //! Resampling all classes before one is chosen takes a volume a class, which for a hundred classes on a CT is what runs
-//! nnU-Net out of memory. Here the classes come one at a time and compete at once: three volumes, however many classes.
+//! nnU-Net out of memory. Here the grid is cut into tiles that stay in a core's cache; in each of them the classes come
+//! one after the other and compete at once. No volume of scores on the image's grid ever exists.
 
-use ndarray::Array3;
+use std::ops::Range;
 
-use super::volume::resample_channel;
-use super::{ResampleError, ResampleOptions, check_shapes, separate_axis};
-use crate::decision::{ArgMax, paint_region};
-use crate::geometry::Spacing;
+use ndarray::{ArrayView3, ArrayView4, ArrayViewMut3, Axis, Zip};
+use rayon::prelude::*;
 
-/// Resamples the scores of `classes` classes one after the other and gives each voxel the class with the largest score,
-/// the first of them on ties.
-///
-/// # Shapes and units
-/// - `next_class`: called with 0, 1, … for the scores `[z, y, x]` of that class; logits or probabilities
-/// - `current`, `new`: spacing in millimetres of the scores and of the grid of `new_shape`; they only decide whether an
-///   axis is resampled apart
-/// - returns `[z, y, x]` with the extents of `new_shape`; 0 everywhere if there is no class
-///
-/// # Errors
-/// What `next_class` fails with; [`ResampleError::ClassShape`] if a class has another shape than the first;
-/// [`ResampleError::EmptyAxis`] or [`ResampleError::TooLarge`] for grids that cannot be.
+use super::regrid::{Limits, Part, Regrid, Scratch, TILE};
+use crate::geometry::BoundingBox;
+
+/// Scores of all classes on some planes of the network's grid.
+#[derive(Debug, Clone, Copy)]
+pub struct ScorePlanes<'a> {
+    /// The scores, `[class, z, y, x]`: logits or probabilities.
+    pub values: ArrayView4<'a, f32>,
+    /// Number of the first plane.
+    pub first: usize,
+}
+
+/// Which class or region a voxel gets.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Rule<'a> {
+    /// The class with the largest score, the first of them on ties.
+    Largest,
+    /// The label of the last region whose score is above the threshold, 0 where there is none.
+    Regions {
+        /// What the voxels of each region are labelled with.
+        labels: &'a [i16],
+        /// 0 for logits, one half for probabilities: the same, since the sigmoid of 0 is one half.
+        threshold: f32,
+    },
+}
+
+/// What makes a probability of a score.
+#[derive(Debug, Clone, Copy)]
+pub enum Activation<'a> {
+    /// The score is one.
+    None,
+    /// Regions may overlap: `1 / (1 + exp(-score))`.
+    Sigmoid,
+    /// Classes exclude each other: `exp(score - largest) / sum`, with what [`Decision::with_sums`] found.
+    Softmax {
+        /// The largest score of each voxel.
+        largest: ArrayView3<'a, f32>,
+        /// The sum of `exp(score - largest)` over all classes.
+        sum: ArrayView3<'a, f32>,
+    },
+}
+
+/// Chooses a label for each voxel of a grid.
 ///
 /// # Reference
-/// nnU-Net 2.8.1 `convert_predicted_logits_to_segmentation_with_correct_shape` for labels.
-pub fn resample_argmax<E: From<ResampleError>>(
-    classes: usize,
-    new_shape: [usize; 3],
-    current: Spacing,
-    new: Spacing,
-    options: &ResampleOptions,
-    next_class: impl FnMut(usize) -> Result<Array3<f32>, E>,
-) -> Result<Array3<i16>, E> {
-    let grid = Grid::new(new_shape, current, new, options)?;
-    let mut winner = ArgMax::new(new_shape);
-    grid.each_class(classes, next_class, |scores| winner.offer(scores.view()))?;
-    Ok(winner.into_labels())
+/// nnU-Net 2.8.1 `convert_predicted_logits_to_segmentation_with_correct_shape`. For regions it asks for a probability
+/// above one half, which is a logit above 0.
+pub struct Decision<'a> {
+    /// From the network's grid to the image's.
+    pub regrid: &'a Regrid,
+    /// Who wins.
+    pub rule: Rule<'a>,
+    /// What [`Regrid::limits`] found for each class; may be empty where none are needed.
+    pub limits: &'a [Limits],
 }
 
-/// Resamples the logits of regions one after the other; where region `k` has a probability above one half, the voxel
-/// gets `regions_class_order[k]`, and a later region paints over an earlier one.
-///
-/// The arguments are those of [`resample_argmax`], with one class for each region.
-///
-/// # Errors
-/// Those of [`resample_argmax`].
-///
-/// # Reference
-/// nnU-Net 2.8.1 `convert_predicted_logits_to_segmentation_with_correct_shape` for regions. A probability above one half
-/// is a logit above 0, whose sigmoid need not be computed.
-pub fn resample_regions<E: From<ResampleError>>(
-    regions_class_order: &[i16],
-    new_shape: [usize; 3],
-    current: Spacing,
-    new: Spacing,
-    options: &ResampleOptions,
-    next_region: impl FnMut(usize) -> Result<Array3<f32>, E>,
-) -> Result<Array3<i16>, E> {
-    let grid = Grid::new(new_shape, current, new, options)?;
-    let mut order = regions_class_order.iter();
-    let mut labels = Array3::zeros(new_shape);
-    grid.each_class(regions_class_order.len(), next_region, |logits| {
-        if let Some(&label) = order.next() {
-            paint_region(labels.view_mut(), logits.view(), 0.0, label);
-        }
-    })?;
-    Ok(labels)
-}
-
-/// Where the scores of all classes go.
-struct Grid<'a> {
-    new_shape: [usize; 3],
-    apart: Option<usize>,
-    options: &'a ResampleOptions,
-}
-
-impl<'a> Grid<'a> {
-    fn new(
-        new_shape: [usize; 3],
-        current: Spacing,
-        new: Spacing,
-        options: &'a ResampleOptions,
-    ) -> Result<Self, ResampleError> {
-        // The volumes that the classes compete in are allocated before the first class has come.
-        check_shapes(new_shape, new_shape)?;
-        Ok(Self { new_shape, apart: separate_axis(current, new, options.force_separate_z), options })
+impl Decision<'_> {
+    /// Writes the labels of the planes `part` of the grid into `labels` (`[z, y, x]`, these planes only), from scores that
+    /// hold at least [`Regrid::source_planes`] of them.
+    ///
+    /// # Panics
+    /// If `labels` or the scores have another shape than the grids say.
+    pub fn labels(&self, scores: ScorePlanes<'_>, part: &Range<usize>, labels: ArrayViewMut3<'_, i16>) {
+        let boxes = boxes(&self.regrid.planes(part));
+        boxes.into_par_iter().zip(cut(labels)).for_each_init(Worker::default, |worker, (part, labels)| {
+            worker.decide(self, scores, &Part::new(self.regrid, &part), labels);
+        });
     }
 
-    fn each_class<E: From<ResampleError>>(
+    /// Like [`Decision::labels`] under [`Rule::Largest`]; also writes what [`Activation::Softmax`] needs.
+    ///
+    /// # Panics
+    /// If an array has another shape than the grids say.
+    pub fn with_sums(
         &self,
-        classes: usize,
-        mut next_class: impl FnMut(usize) -> Result<Array3<f32>, E>,
-        mut take: impl FnMut(Array3<f32>),
-    ) -> Result<(), E> {
-        let mut expected = None;
-        for class in 0..classes {
-            let scores = next_class(class)?;
-            let found: [usize; 3] = scores.dim().into();
-            let expected = *expected.get_or_insert(found);
-            if found != expected {
-                return Err(ResampleError::ClassShape { class, expected, found }.into());
-            }
-            check_shapes(found, self.new_shape)?;
-            take(resample_channel(scores.view(), self.new_shape, self.apart, self.options));
-        }
-        Ok(())
+        scores: ScorePlanes<'_>,
+        part: &Range<usize>,
+        labels: ArrayViewMut3<'_, i16>,
+        [largest, sum]: [ArrayViewMut3<'_, f32>; 2],
+    ) {
+        let boxes = boxes(&self.regrid.planes(part));
+        let targets = cut(labels).into_iter().zip(cut(largest)).zip(cut(sum)).collect::<Vec<_>>();
+        boxes.into_par_iter().zip(targets).for_each_init(
+            Worker::default,
+            |worker, (part, ((labels, mut largest), sum))| {
+                let part = Part::new(self.regrid, &part);
+                worker.decide(self, scores, &part, labels);
+                worker.add_up(self, scores, &part, sum);
+                largest.assign(&part.view(&worker.best));
+            },
+        );
     }
+
+    fn limits(&self, class: usize) -> Limits {
+        self.limits.get(class).cloned().unwrap_or_default()
+    }
+}
+
+/// Writes the probabilities of one class within the box `part` of the grid into `target` (`[z, y, x]`, the box only).
+///
+/// `scores` is the whole volume of the class, on the network's grid; the arrays of `activation` span the grid.
+///
+/// # Panics
+/// If an array has another shape than the grids say.
+pub fn class_probabilities(
+    regrid: &Regrid,
+    scores: ArrayView3<'_, f32>,
+    limits: &Limits,
+    activation: &Activation<'_>,
+    part: &BoundingBox,
+    target: ArrayViewMut3<'_, f32>,
+) {
+    boxes(part).into_par_iter().zip(cut(target)).for_each_init(Scratch::default, |scratch, (tile, mut target)| {
+        let part = Part::new(regrid, &tile);
+        let values = part.view(part.run(scores, 0, limits, scratch));
+        match activation {
+            Activation::None => target.assign(&values),
+            Activation::Sigmoid => {
+                Zip::from(target).and(values).for_each(|target, &score| *target = 1.0 / (1.0 + (-score).exp()));
+            }
+            Activation::Softmax { largest, sum } => {
+                let zip = Zip::from(target).and(values).and(within(&tile, *largest)).and(within(&tile, *sum));
+                zip.for_each(|target, &score, &largest, &sum| *target = (score - largest).exp() / sum);
+            }
+        }
+    });
+}
+
+fn within<'a>(tile: &BoundingBox, volume: ArrayView3<'a, f32>) -> ArrayView3<'a, f32> {
+    tile.crop(volume).expect("invariant: a tile lies within the grid")
+}
+
+/// What one thread works with.
+#[derive(Default)]
+struct Worker {
+    scratch: Scratch,
+    best: Vec<f32>,
+    labels: Vec<i16>,
+}
+
+impl Worker {
+    fn decide(
+        &mut self,
+        decision: &Decision<'_>,
+        scores: ScorePlanes<'_>,
+        part: &Part,
+        mut target: ArrayViewMut3<'_, i16>,
+    ) {
+        let Self { scratch, best, labels } = self;
+        labels.clear();
+        labels.resize(part.voxels(), 0);
+        best.clear();
+        best.resize(part.voxels(), f32::NEG_INFINITY);
+        for (class, volume) in scores.values.axis_iter(Axis(0)).enumerate() {
+            let values = part.run(volume, scores.first, &decision.limits(class), scratch);
+            match decision.rule {
+                Rule::Largest => compete(best, labels, values, class as i16),
+                Rule::Regions { labels: of_regions, threshold } => {
+                    if let Some(&label) = of_regions.get(class) {
+                        paint(labels, values, threshold, label);
+                    }
+                }
+            }
+        }
+        target.assign(&part.view(labels));
+    }
+
+    /// Adds up `exp(score - best)` of all classes, in their order.
+    fn add_up(
+        &mut self,
+        decision: &Decision<'_>,
+        scores: ScorePlanes<'_>,
+        part: &Part,
+        mut target: ArrayViewMut3<'_, f32>,
+    ) {
+        let Self { scratch, best, .. } = self;
+        let mut sums = vec![0.0_f32; part.voxels()];
+        for (class, volume) in scores.values.axis_iter(Axis(0)).enumerate() {
+            let values = part.run(volume, scores.first, &decision.limits(class), scratch);
+            for ((sum, &score), &best) in sums.iter_mut().zip(values).zip(best.iter()) {
+                *sum += (score - best).exp();
+            }
+        }
+        target.assign(&part.view(&sums));
+    }
+}
+
+fn compete(best: &mut [f32], labels: &mut [i16], scores: &[f32], class: i16) {
+    for ((best, label), &score) in best.iter_mut().zip(labels).zip(scores) {
+        let wins = score > *best;
+        *best = if wins { score } else { *best };
+        *label = if wins { class } else { *label };
+    }
+}
+
+fn paint(labels: &mut [i16], scores: &[f32], threshold: f32, label: i16) {
+    for (target, &score) in labels.iter_mut().zip(scores) {
+        *target = if score > threshold { label } else { *target };
+    }
+}
+
+/// A box in tiles, in C order.
+fn boxes(part: &BoundingBox) -> Vec<BoundingBox> {
+    let starts = |axis: usize| (part.start()[axis]..part.stop()[axis]).step_by(TILE[axis]);
+    let corners = starts(0).flat_map(|z| starts(1).flat_map(move |y| starts(2).map(move |x| [z, y, x])));
+    let tile = |start: [usize; 3]| {
+        let stop = [0, 1, 2].map(|axis| (start[axis] + TILE[axis]).min(part.stop()[axis]));
+        BoundingBox::new(start, stop).expect("invariant: a tile begins within the box")
+    };
+    corners.map(tile).collect()
+}
+
+/// A volume in the same tiles.
+fn cut<T>(volume: ArrayViewMut3<'_, T>) -> Vec<ArrayViewMut3<'_, T>> {
+    let mut pieces = vec![volume];
+    for (axis, extent) in TILE.into_iter().enumerate() {
+        pieces = pieces.into_iter().flat_map(|piece| cut_along(piece, axis, extent)).collect();
+    }
+    pieces
+}
+
+fn cut_along<T>(volume: ArrayViewMut3<'_, T>, axis: usize, extent: usize) -> Vec<ArrayViewMut3<'_, T>> {
+    let mut pieces = Vec::new();
+    let mut rest = volume;
+    while rest.len_of(Axis(axis)) > extent {
+        let (piece, others) = rest.split_at(Axis(axis), extent);
+        pieces.push(piece);
+        rest = others;
+    }
+    pieces.push(rest);
+    pieces
 }
 
 #[cfg(test)]
 mod tests {
-    use ndarray::{Array3, array};
+    use ndarray::{Array3, Array4, array};
 
     use super::*;
-    use crate::resample::Order;
+    use crate::geometry::Spacing;
+    use crate::resample::{Order, ResampleOptions};
 
-    const OPTIONS: ResampleOptions =
-        ResampleOptions { order: Order::Linear, order_z: Order::Nearest, force_separate_z: None };
-
-    fn unit() -> Spacing {
-        Spacing::new([1.0; 3]).expect("positive")
+    /// The labels of one row of voxels on the grid that their scores have.
+    fn labels(scores: &Array4<f32>, rule: Rule<'_>) -> Array3<i16> {
+        let (_, depth, height, width) = scores.dim();
+        let shape = [depth, height, width];
+        let spacing = Spacing::new([1.0; 3]).expect("positive");
+        let options = ResampleOptions { order: Order::Linear, order_z: Order::Nearest, force_separate_z: None };
+        let regrid = Regrid::new(shape, shape, spacing, spacing, &options).expect("a grid");
+        let mut labels = Array3::zeros(shape);
+        let decision = Decision { regrid: &regrid, rule, limits: &[] };
+        decision.labels(ScorePlanes { values: scores.view(), first: 0 }, &(0..depth), labels.view_mut());
+        labels
     }
 
     #[test]
     fn the_first_of_equal_classes_wins() {
-        let scores = [array![[[0.0, 1.0, 1.0]]], array![[[0.0, 1.0, 2.0]]]];
-        let labels = resample_argmax(2, [1, 1, 3], unit(), unit(), &OPTIONS, |class| {
-            Ok::<_, ResampleError>(scores[class].clone())
-        });
-        assert_eq!(labels, Ok(array![[[0, 0, 1]]]));
+        let scores = array![[[[0.0, 1.0, 1.0]]], [[[0.0, 1.0, 2.0]]]];
+        assert_eq!(labels(&scores, Rule::Largest), array![[[0, 0, 1]]]);
     }
 
     #[test]
     fn a_later_region_paints_over_an_earlier_one() {
-        let logits = [array![[[1.0, 1.0, -1.0]]], array![[[-1.0, 1.0, 0.0]]]];
-        let labels = resample_regions(&[2, 1], [1, 1, 3], unit(), unit(), &OPTIONS, |region| {
-            Ok::<_, ResampleError>(logits[region].clone())
-        });
-        assert_eq!(labels, Ok(array![[[2, 1, 0]]]));
+        let logits = array![[[[1.0, 1.0, -1.0]]], [[[-1.0, 1.0, 0.0]]]];
+        assert_eq!(labels(&logits, Rule::Regions { labels: &[2, 1], threshold: 0.0 }), array![[[2, 1, 0]]]);
     }
 
     #[test]
-    fn a_class_of_another_shape_is_an_error() {
-        let labels = resample_argmax(2, [1, 1, 3], unit(), unit(), &OPTIONS, |class| {
-            Ok::<_, ResampleError>(Array3::zeros((1, 1, 3 + class)))
-        });
-        assert_eq!(labels, Err(ResampleError::ClassShape { class: 1, expected: [1, 1, 3], found: [1, 1, 4] }));
+    fn tiles_cover_a_box_once() {
+        let part = BoundingBox::new([3, 0, 5], [70, 9, 300]).expect("ordered");
+        let voxels: usize = boxes(&part).iter().map(|tile| tile.shape().iter().product::<usize>()).sum();
+        assert_eq!(voxels, 67 * 9 * 295);
+        let mut volume = Array3::<u8>::zeros([67, 9, 295]);
+        let pieces = cut(volume.view_mut());
+        let shapes: Vec<[usize; 3]> = pieces.iter().map(|piece| piece.dim().into()).collect();
+        assert_eq!(shapes, boxes(&part).iter().map(BoundingBox::shape).collect::<Vec<_>>());
     }
 }

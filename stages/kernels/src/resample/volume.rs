@@ -159,7 +159,7 @@ impl PlanePasses {
 }
 
 /// The smallest and the largest value.
-fn range(volume: ArrayView3<'_, f32>) -> (f32, f32) {
+pub(super) fn range(volume: ArrayView3<'_, f32>) -> (f32, f32) {
     let nothing = || (f32::INFINITY, f32::NEG_INFINITY);
     let widen = |(low, high): (f32, f32), row: ArrayView1<'_, f32>| {
         row.iter().fold((low, high), |(low, high), &value| (low.min(value), high.max(value)))

@@ -1,13 +1,13 @@
-//! The kernels against what the real nnU-Net computed, and against what must hold for any input.
+//! The kernels against what must hold for any input. The package `nnflow-conformance` holds them against nnU-Net.
 
 mod arbitrary;
 mod components;
+mod distance;
 mod geometry;
-mod golden;
 mod intensity;
 mod metrics;
 mod morphology;
 mod random;
-mod resample;
 mod resize;
+mod surface;
 mod tiling;

@@ -1,78 +1,10 @@
-//! Morphology and components against the operations of nnU-Net's augmentation.
+//! Morphology of any mask.
 
 use arbtest::arbtest;
-use ndarray::{Array3, Array4, Axis};
-use nnflow_kernels::components::{Components, Connectivity};
+use ndarray::Array3;
 use nnflow_kernels::morphology::{Element, close, dilate, erode, open};
-use serde_json::Value;
 
 use crate::arbitrary::{self, filled};
-use crate::golden;
-
-fn cases(transform: &str) -> Vec<Value> {
-    let all = golden::list(&golden::folder("augment").join("cases.json"));
-    let cases: Vec<Value> = all.into_iter().filter(|case| case["transform"] == transform).collect();
-    assert!(!cases.is_empty(), "no case of {transform}");
-    cases
-}
-
-fn image(case: &Value, file: &str) -> Array4<f32> {
-    let name: String = golden::field(case, "case");
-    golden::array(&golden::folder("augment").join(name).join(file))
-}
-
-/// The mask in a channel that is counted from the last one if it is negative, as Python does.
-fn mask(image: &Array4<f32>, channel: i64) -> Array3<bool> {
-    let channel = if channel < 0 { image.len_of(Axis(0)) as i64 + channel } else { channel };
-    image.index_axis(Axis(0), channel as usize).mapv(|value| value != 0.0)
-}
-
-fn check(transform: &str, operation: impl Fn(&Array3<bool>, &Element) -> Array3<bool>) {
-    for case in cases(transform) {
-        let channel: i64 = golden::field(&case["parameters"], "channel");
-        let element = Element::ball(golden::field(&case["parameters"], "ball_radius"));
-        let input = mask(&image(&case, "in_image.npy"), channel);
-        let expected = mask(&image(&case, "out_image.npy"), channel);
-        assert_ne!(input, expected, "{transform} changes nothing");
-        assert_eq!(operation(&input, &element), expected, "{transform}");
-    }
-}
-
-#[test]
-fn dilation_matches_nnunet() {
-    check("binary_dilation", |mask, element| dilate(mask.view(), element));
-}
-
-#[test]
-fn erosion_matches_nnunet() {
-    check("binary_erosion", |mask, element| erode(mask.view(), element));
-}
-
-#[test]
-fn opening_matches_nnunet() {
-    check("binary_opening", |mask, element| open(mask.view(), element));
-}
-
-#[test]
-fn closing_matches_nnunet() {
-    check("binary_closing", |mask, element| close(mask.view(), element));
-}
-
-#[test]
-fn the_component_that_nnunet_removes_is_one_of_ours() {
-    for case in cases("remove_component") {
-        let (before, after) = (image(&case, "in_image.npy"), image(&case, "out_image.npy"));
-        let limit: f64 = golden::field(&case["parameters"], "dont_do_if_covers_more_than");
-        let channels: Vec<i64> = golden::field(&case["parameters"], "channels");
-        for channel in channels {
-            let (before, after) = (mask(&before, channel), mask(&after, channel));
-            let components = Components::of(before.view(), Connectivity::Corners);
-            let small = |component: usize| (components.sizes()[component] as f64) < before.len() as f64 * limit;
-            // The case is made so that at most one component is small enough to be removed.
-            assert_eq!(components.select(|component| !small(component)), after, "channel {channel}");
-        }
-    }
-}
 
 #[test]
 fn morphology_is_ordered() {

@@ -1,15 +1,9 @@
-//! NumPy's legacy generator against NumPy, and against nnU-Net's folds.
+//! NumPy's legacy generator against NumPy.
 
 use std::collections::BTreeSet;
 
 use arbtest::arbtest;
 use nnflow_kernels::random::MersenneTwister;
-use serde_json::Value;
-
-use crate::golden;
-
-/// The seed of nnU-Net's folds.
-const FOLD_SEED: u32 = 12345;
 
 #[test]
 fn draws_with_replacement_are_numpys() {
@@ -46,43 +40,6 @@ fn shuffling_is_numpys() {
     let mut items: Vec<usize> = (0..10).collect();
     MersenneTwister::new(42).shuffle(&mut items);
     assert_eq!(items, [8, 1, 5, 0, 7, 2, 9, 4, 3, 6]);
-}
-
-#[test]
-fn shuffled_cases_fall_into_nnunets_folds() {
-    for case in golden::list(&golden::folder("splits").join("splits.json")) {
-        let mut keys: Vec<String> = golden::field(&case, "keys_unsorted");
-        keys.sort();
-        let mut order: Vec<usize> = (0..keys.len()).collect();
-        MersenneTwister::new(FOLD_SEED).shuffle(&mut order);
-        let splits = case["splits"].as_array().expect("folds");
-        let mut rest = order.as_slice();
-        for split in splits {
-            let expected: Vec<String> = golden::field(split, "val");
-            let (fold, behind) = rest.split_at(expected.len());
-            let mut found: Vec<String> = fold.iter().map(|&index| keys[index].clone()).collect();
-            found.sort();
-            assert_eq!(found, expected, "{case}");
-            rest = behind;
-        }
-        assert!(rest.is_empty(), "{} cases are in no fold", rest.len());
-    }
-}
-
-#[test]
-fn random_splits_are_nnunets() {
-    for case in golden::list(&golden::folder("splits").join("splits.json")) {
-        let mut keys: Vec<String> = golden::field(&case, "keys_unsorted");
-        keys.sort();
-        let splits: &serde_json::Map<String, Value> = case["random_80_20"].as_object().expect("folds");
-        for (fold, split) in splits {
-            let expected: Vec<String> = golden::field(split, "train");
-            let seed = FOLD_SEED + fold.parse::<u32>().expect("a fold's number");
-            let drawn = MersenneTwister::new(seed).choice_without_replacement(keys.len(), expected.len());
-            let found: Vec<String> = drawn.into_iter().map(|index| keys[index].clone()).collect();
-            assert_eq!(found, expected, "{case}");
-        }
-    }
 }
 
 #[test]

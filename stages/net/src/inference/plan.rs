@@ -84,7 +84,10 @@ impl Plan {
     }
 
     /// How much each voxel of a window counts: `[z, y, x]`.
-    pub(super) fn window_weights(&self) -> Result<Tensor, TorchError> {
+    pub(super) fn window_weights(&self, gaussian: bool) -> Result<Tensor, TorchError> {
+        if !gaussian {
+            return Ok(Tensor::f_ones(&*signed(&self.window), (Kind::Float, self.home))?);
+        }
         let leading = self.window.len() - if self.slices { 2 } else { 3 };
         let weights: Vec<f32> = window_weights(&self.window[leading..]).into_iter().collect();
         Ok(Tensor::f_from_slice(&weights)?.f_view(&*signed(&self.window))?.f_to_device(self.home)?)

@@ -31,6 +31,7 @@ fn options(patch: &[usize]) -> InferenceOptions {
         patch: patch.to_vec(),
         step: 0.5,
         mirror_axes: Vec::new(),
+        gaussian: true,
         average: Average::Logits,
         batch: 2,
         device_memory: 0,
@@ -80,7 +81,7 @@ fn the_number_of_threads_changes_no_bit() {
 fn overlapping_windows_are_averaged_with_their_weights() {
     let network = network(3, 1, 2);
     let image = image([1, 12, 8, 8]);
-    let weights = window_weights(&[8, 8, 8]).into_dimensionality::<Ix3>().expect("three axes");
+    let weights = window_weights(&[8, 8, 8]).into_dimensionality::<ndarray::Ix3>().expect("three axes");
     let (mut sums, mut total) = (Array4::<f32>::zeros([3, 12, 8, 8]), Array4::<f32>::zeros([1, 12, 8, 8]));
     // Half a window further than 0 is 4, where the second and last window starts.
     for start in [0, 4] {
@@ -152,11 +153,11 @@ fn averaged_probabilities_are_probabilities() {
 }
 
 #[test]
-fn a_class_is_a_part_of_all() {
+fn planes_are_a_part_of_all() {
     let prediction = predict(&[network(3, 1, 1)], image([1, 8, 8, 9]).view(), &options(&[8, 8, 8])).expect("all fit");
-    let class = prediction.class(2).expect("there are three");
+    let planes = prediction.planes(1..3, 2..7).expect("there are as many");
     assert_eq!(prediction.shape(), [3, 8, 8, 9]);
-    assert_eq!(class, prediction.into_array().expect("it fits").slice(s![2, .., .., ..]));
+    assert_eq!(planes, prediction.into_array().expect("it fits").slice(s![1..3, 2..7, .., ..]));
 }
 
 fn error(networks: &[Network], shape: [usize; 4], options: &InferenceOptions) -> String {

@@ -25,6 +25,16 @@ pub(crate) enum Initial {
     },
 }
 
+impl Initial {
+    /// The standard deviation of what is drawn.
+    pub(crate) fn deviation(self) -> f64 {
+        match self {
+            Self::Zeros | Self::Ones => 0.0,
+            Self::Kaiming { fan_in } => (2.0 / ((1.0 + NEGATIVE_SLOPE.powi(2)) * fan_in as f64)).sqrt(),
+        }
+    }
+}
+
 /// One parameter.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Specification {
@@ -78,8 +88,8 @@ impl Layout {
             match specification.initial {
                 Initial::Zeros => {}
                 Initial::Ones => values.fill(1.0),
-                Initial::Kaiming { fan_in } => {
-                    let deviation = (2.0 / ((1.0 + NEGATIVE_SLOPE.powi(2)) * fan_in as f64)).sqrt();
+                Initial::Kaiming { .. } => {
+                    let deviation = specification.initial.deviation();
                     let index = u32::try_from(index).expect("invariant: an architecture has far fewer parameters");
                     let mut random = CounterRandom::new(seed, [PURPOSE, index, 0]);
                     values.fill_with(|| (deviation * random.normal()) as f32);

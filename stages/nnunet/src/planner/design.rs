@@ -1,5 +1,6 @@
 //! What a method works out for one configuration.
 
+use super::PlannerError;
 use super::batch::Batch;
 use super::patch::Fit;
 use super::reasons::extents;
@@ -19,6 +20,21 @@ impl Grid {
     /// Number of axes: 2 or 3.
     pub(super) fn rank(&self) -> usize {
         self.spacing.len()
+    }
+
+    /// Checks that the median case has a voxel on each axis.
+    ///
+    /// # Errors
+    /// [`PlannerError::Vanished`].
+    pub(super) fn check(&self, configuration: &str) -> Result<(), PlannerError> {
+        if !self.median.contains(&0.0) {
+            return Ok(());
+        }
+        Err(PlannerError::Vanished {
+            configuration: configuration.to_owned(),
+            spacing: self.spacing.clone(),
+            shape: self.median.clone(),
+        })
     }
 }
 
@@ -81,9 +97,9 @@ pub(super) fn resized(full: &[f64], low: &[f64], median: &[f64]) -> Vec<f64> {
     full.iter().zip(low).zip(median).map(|((full, low), median)| full / low * median).collect()
 }
 
-/// Whole voxels, at least one on each axis.
+/// Whole voxels, half to even.
 pub(super) fn whole_voxels(shape: &[f64]) -> Vec<f64> {
-    shape.iter().map(|extent| extent.round_ties_even().max(1.0)).collect()
+    shape.iter().map(|extent| extent.round_ties_even()).collect()
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ pub(super) struct Facts {
     pub(super) n_labels: usize,
     /// Number of output channels of the network.
     pub(super) n_heads: usize,
-    /// Declared number of training cases.
+    /// Number of training cases that `dataset.json` declares, or else of those in the fingerprint.
     pub(super) n_training: usize,
     /// nnU-Net's class that reads the images.
     pub(super) reader: String,
@@ -39,7 +39,7 @@ impl Facts {
             channel_names: description.channel_names.clone(),
             n_labels: description.labels.entries().count(),
             n_heads: description.labels.segmentation_heads(),
-            n_training: description.training_cases,
+            n_training: description.training_cases.unwrap_or(fingerprint.spacings.len()),
             reader: reader(fingerprint, description)?,
             intensities: intensities(fingerprint)?,
         };

@@ -92,6 +92,19 @@ pub enum PlannerError {
         /// What was found.
         found: String,
     },
+    /// A resolution so coarse that half of the cases have no voxel on an axis; nnU-Net 2.8.1 ends in an `OverflowError`.
+    #[error(
+        "configuration `{configuration}` has a spacing of {spacing:?} mm, at which the median case has {shape:?} voxels: \
+         expected at least one on each axis"
+    )]
+    Vanished {
+        /// The configuration.
+        configuration: String,
+        /// Its spacing in millimetres, in the order of the plan.
+        spacing: Vec<f64>,
+        /// The median shape in voxels.
+        shape: Vec<f64>,
+    },
     /// No patch is small enough.
     #[error("no patch of configuration `{configuration}` fits into {budget}: `{patch:?}` is still too large")]
     Patch {
@@ -107,10 +120,26 @@ pub enum PlannerError {
     Intensities(#[from] serde_json::Error),
 }
 
+impl PlannerError {
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Vanished { configuration, .. } if configuration == LOW => {
+                Some("`lowres_threshold = 0` plans without a low resolution")
+            }
+            Self::Vanished { .. } => Some("give a finer `target_spacing`, and check the spacings of the images"),
+            Self::Patch { .. } => Some("raise what the patch has to fit into, or lower `base_features`"),
+            _ => None,
+        }
+    }
+}
+
 /// Plans a dataset, and says why the plan is so.
 ///
 /// # Errors
-/// [`PlannerError`] if the fingerprint has no usable cases, a setting contradicts the rules or no patch fits.
+/// [`PlannerError`] if the fingerprint has no usable cases, a setting contradicts the rules, no patch fits, or cases vanish
+/// at a resolution.
 pub fn plan(
     dataset_name: &str,
     fingerprint: &Fingerprint,

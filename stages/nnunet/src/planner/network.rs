@@ -58,7 +58,7 @@ impl NetworkSize {
     /// Number of values that all convolutions put out for one patch, with `n_labels` channels in the last one.
     ///
     /// Equal to `compute_conv_feature_map_size` of `PlainConvUNet` and `ResidualEncoderUNet` without deep supervision
-    /// (dynamic_network_architectures 0.4.4). Exact below 2^53.
+    /// (dynamic_network_architectures 0.4.4), which have no last convolution where they have no decoder. Exact below 2^53.
     #[must_use]
     pub fn conv_elements(&self, patch: &[usize], n_labels: usize) -> f64 {
         let sizes = self.map_sizes(patch);
@@ -70,7 +70,8 @@ impl NetworkSize {
                 (self.decoder[step] + 1) as f64 * self.elements(stage, &sizes)
             })
             .sum();
-        encoder + decoder + n_labels as f64 * volume(&sizes[0])
+        let head = if self.decoder.is_empty() { 0.0 } else { n_labels as f64 * volume(&sizes[0]) };
+        encoder + decoder + head
     }
 
     /// Number of weights, biases and scales, with a head for `n_heads` channels at each resolution of the decoder, or,
@@ -241,6 +242,13 @@ mod tests {
         let lower_heads = 3 * [256, 128, 64, 32, 16].map(|edge: u64| edge.pow(2)).iter().sum::<u64>();
         let elements = size(Preset::ResidualEncoderM, &halved, None).conv_elements(&[512; 2], 3);
         assert_eq!(elements, (129_793_792 - lower_heads) as f64);
+    }
+
+    #[test]
+    fn a_single_resolution_has_no_head() {
+        // `PlainConvUNet(…, n_stages=1, …, num_classes=122).compute_conv_feature_map_size((1161, 9))`.
+        let elements = size(Preset::Default, &[&[1, 1]], None).conv_elements(&[1161, 9], 122);
+        assert_eq!(elements, 668_736.0);
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub(super) fn design(
     facts: &Facts,
     settings: &PlannerSettings,
 ) -> Result<Design, PlannerError> {
+    grid.check(name)?;
     let rank = settings.of_rank(grid.rank());
     let budget = Budget::new(settings, &rank);
     let limits: PoolingLimits = pooling_limits(settings, &rank);

@@ -22,8 +22,9 @@ use super::{PlannerError, pooling_limits};
 /// reference, at most a share of the dataset.
 ///
 /// # Errors
-/// [`PlannerError::Patch`] if no patch is within the limits.
+/// [`PlannerError::Patch`] if no patch is within the limits, [`PlannerError::Vanished`] if there is nothing to cut one from.
 pub(super) fn design(name: &str, grid: Grid, settings: &PlannerSettings) -> Result<Design, PlannerError> {
+    grid.check(name)?;
     let rank = settings.of_rank(grid.rank());
     let limits = pooling_limits(settings, &rank);
     let start: Vec<f64> = match &rank.max_patch {

@@ -23,7 +23,7 @@ use crate::train::slices::FOLD;
 pub(crate) struct BundleStage;
 
 /// What is in the bundle, a [`Bundle`].
-const BUNDLE: &str = "bundle.json";
+pub(crate) const BUNDLE: &str = "bundle.json";
 /// The version of its form.
 const BUNDLE_VERSION: u32 = 1;
 /// The plan, and the description of the dataset.
@@ -122,7 +122,7 @@ struct Chosen {
 
 /// What is in a bundle.
 #[derive(Debug, Serialize)]
-struct Bundle {
+pub(crate) struct Bundle {
     version: u32,
     /// The recipe that segments new images.
     recipe: String,
@@ -135,6 +135,20 @@ struct Bundle {
     /// Mean foreground Dice of the members in cross-validation.
     #[serde(with = "float")]
     score: f64,
+}
+
+impl Bundle {
+    /// A bundle of these configurations, in the order in which prediction runs them, of which the members are averaged.
+    pub(crate) fn new(
+        recipe: String,
+        configurations: Vec<String>,
+        members: Vec<String>,
+        folds: BTreeMap<String, Vec<String>>,
+        score: f64,
+    ) -> Self {
+        let axes = BTreeMap::from([(CONFIGURATION, configurations)]);
+        Self { version: BUNDLE_VERSION, recipe, axes, members, folds, score }
+    }
 }
 
 impl Stage for BundleStage {
@@ -171,9 +185,8 @@ impl Stage for BundleStage {
             forward_networks(context, configuration, networks)?;
             folds.insert(configuration.to_owned(), networks.iter().map(|(fold, _)| (*fold).to_owned()).collect());
         }
-        let axes = BTreeMap::from([(CONFIGURATION, configurations)]);
         let recipe = context.parameters().get("recipe")?;
-        let bundle = Bundle { version: BUNDLE_VERSION, recipe, axes, members, folds, score };
+        let bundle = Bundle::new(recipe, configurations, members, folds, score);
         write_document(&mut context.output("bundle"), BUNDLE, &bundle)
     }
 }

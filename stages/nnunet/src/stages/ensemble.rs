@@ -239,7 +239,7 @@ fn average(
         }
         Ok(mean)
     })?;
-    write_label_image(context, &record, &labels)?;
+    write_label_image(context, &record, labels)?;
     means.map_or(Ok(()), |means| write_probabilities(context, &means))
 }
 

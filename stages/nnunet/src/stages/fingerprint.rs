@@ -32,7 +32,7 @@ const SUMMARY_FACTOR: u64 = 12;
 
 static SPEC: StageSpec = StageSpec {
     name: "fingerprint",
-    version: 1,
+    version: 2,
     summary: "measures the dataset: spacings, shapes after cropping, intensities of the foreground",
     docs: include_str!("fingerprint/docs.md"),
     runner: Runner::Native,

@@ -34,7 +34,7 @@ const TURNING_READERS: [&str; 2] = ["NibabelIOWithReorient", "SimpleITKIOWithReo
 
 static SPEC: StageSpec = StageSpec {
     name: "ingest",
-    version: 1,
+    version: 2,
     summary: "reads the images and labels of each case and checks them",
     docs: include_str!("ingest/docs.md"),
     runner: Runner::Native,
@@ -46,7 +46,7 @@ static SPEC: StageSpec = StageSpec {
             per_case: true,
             many: false,
             optional: false,
-            doc: "the files of each case: `0000.nii.gz`, `0001.nii.gz`, … and `label.nii.gz`, with the dataset's file ending",
+            doc: "the files of each case: `0000.nii.gz`, `0001.nii.gz`, … and `label.nii.gz`, with the dataset's file ending; for TIFF volumes also `spacing.json`",
         },
         InputPort {
             name: "description",
@@ -66,13 +66,22 @@ static SPEC: StageSpec = StageSpec {
         document: None,
         doc: "`image.nna` (f32, [c, z, y, x]), `label.nna` (i16, [1, z, y, x]; not without labels) and `case.json` (grid of the file)",
     }],
-    parameters: &[Parameter {
-        name: "labels",
-        kind: ParameterKind::Choice(&["required", "none"]),
-        default: "\"required\"",
-        unit: "",
-        doc: "`required`: a case without label image is an error; `none`: label images are not looked at, as for prediction",
-    }],
+    parameters: &[
+        Parameter {
+            name: "labels",
+            kind: ParameterKind::Choice(&["required", "none"]),
+            default: "\"required\"",
+            unit: "",
+            doc: "`required`: a case without label image is an error; `none`: label images are not looked at, as for prediction",
+        },
+        Parameter {
+            name: "non_finite",
+            kind: ParameterKind::Choice(&["refuse", "zero"]),
+            default: "\"refuse\"",
+            unit: "",
+            doc: "intensities that are NaN or infinite: `refuse`: the case cannot be used; `zero`: they count as 0, as SimpleITK reads them from NIfTI files",
+        },
+    ],
     axes: &[],
     draws: false,
     phases: &[Phase {
@@ -139,7 +148,11 @@ impl Stage for Ingest {
         let declared: Declared = context.parsed("description")?;
         let mut findings = Findings::default();
         let files = CaseFiles::of(context.artifact("files")?, &mut findings);
-        let case = read_case(&files, &declared, &mut findings);
+        let mut case = read_case(&files, &declared, &mut findings);
+        if let Some(case) = &mut case {
+            let zero = context.parameters().get::<String>("non_finite")? == "zero";
+            check_values(case.voxels.view_mut(), zero, &mut findings);
+        }
         for warning in findings.warnings() {
             context.log(format!("case `{identifier}`: {warning}"));
         }
@@ -156,7 +169,7 @@ struct ReadCase {
     label: Option<Array3<i16>>,
 }
 
-/// Reads and checks everything; what is wrong goes to `findings`, and the case is there only if it could be read whole.
+/// Reads everything and checks all but intensities; what is wrong goes to `findings`, and the case is there only if it could be read whole.
 fn read_case(files: &CaseFiles<'_>, declared: &Declared, findings: &mut Findings) -> Option<ReadCase> {
     let image = read_channels(files, declared.channels, findings);
     let geometry = image.as_ref().map(|(_, geometry)| geometry);
@@ -169,7 +182,6 @@ fn read_case(files: &CaseFiles<'_>, declared: &Declared, findings: &mut Findings
         Some(label)
     });
     let (voxels, geometry) = image?;
-    check_values(voxels.view(), findings);
     Some(ReadCase { voxels, geometry, label })
 }
 

@@ -3,7 +3,8 @@
 pub(crate) mod bundle;
 pub(crate) mod crop;
 pub(crate) mod ensemble;
-pub(crate) mod evaluate;
+pub mod evaluate;
+pub(crate) mod export;
 pub(crate) mod fingerprint;
 pub(crate) mod ingest;
 pub(crate) mod normalize;

@@ -2,31 +2,36 @@
 
 mod parameters;
 
-use nnflow_io::dataset::DatasetDescription;
 use nnflow_io::fingerprint::Fingerprint;
 use nnflow_io::json;
 use nnflow_stage::{
     Axes, Context, InputPort, OutputPort, Parameters, Phase, PhaseKind, Read, Runner, Stage, StageError, StageSpec,
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use self::parameters::{PARAMETERS, settings};
 use crate::documents::{dataset_description, slice, unknown_port};
-use crate::planner::plan;
+use crate::planner::{PlannerError, plan};
 
 /// The stage.
 pub(crate) struct Plan;
 
 /// Name of a dataset that has none.
 const NAMELESS: &str = "dataset";
-/// Keys of `dataset.json` that a plan depends on. The number of training cases is that of the fingerprint, because nnU-Net
-/// sizes its batches by what `dataset.json` says even where that is wrong.
-const KEYS: [&str; 6] =
-    ["name", "channel_names", "labels", "regions_class_order", "file_ending", "overwrite_image_reader_writer"];
+/// Keys of `dataset.json` that a plan depends on.
+const KEYS: [&str; 7] = [
+    "name",
+    "channel_names",
+    "labels",
+    "regions_class_order",
+    "numTraining",
+    "file_ending",
+    "overwrite_image_reader_writer",
+];
 
 static SPEC: StageSpec = StageSpec {
     name: "plan",
-    version: 1,
+    version: 2,
     summary: "plans preprocessing, networks, patches and batches from the fingerprint",
     docs: include_str!("plan/docs.md"),
     runner: Runner::Native,
@@ -47,7 +52,7 @@ static SPEC: StageSpec = StageSpec {
             per_case: false,
             many: false,
             optional: false,
-            doc: "`dataset.json`; read are names, channels, labels, file ending and reader",
+            doc: "`dataset.json`; read are names, channels, labels, number of training cases, file ending and reader",
         },
     ],
     outputs: &[OutputPort {
@@ -89,24 +94,29 @@ impl Stage for Plan {
 
     fn run(&self, context: &mut Context<'_>) -> Result<(), StageError> {
         let fingerprint: Fingerprint = context.parsed("fingerprint")?;
-        let description = described(context.document("description")?, fingerprint.spacings.len())?;
+        let description = dataset_description(context.document("description")?)?;
         let (name, settings) = settings(context.parameters())?;
         let name = name.or_else(|| description.name.clone()).unwrap_or_else(|| NAMELESS.to_owned());
-        let (plans, reasons) = plan(&name, &fingerprint, &description, &settings)
-            .map_err(|error| StageError::input(format!("the dataset cannot be planned: {error}")))?;
+        let (plans, reasons) = plan(&name, &fingerprint, &description, &settings).map_err(unplanned)?;
+        let n_cases = fingerprint.spacings.len();
+        if let Some(declared) = description.training_cases.filter(|&declared| declared != n_cases) {
+            context.log(format!(
+                "`numTraining` of `dataset.json` is {declared}, but the fingerprint has {n_cases} cases: batches are planned \
+                 for {declared} cases, as nnU-Net does"
+            ));
+        }
         let mut writer = context.output("plan");
         writer.bytes("plans.json", &text(&plans)?)?;
         writer.bytes("reasons.json", &text(&reasons)?)
     }
 }
 
-/// The description with the number of cases that are really there.
-fn described(document: &Value, n_cases: usize) -> Result<DatasetDescription, StageError> {
-    let mut document = document.clone();
-    if let Some(keys) = document.as_object_mut() {
-        keys.insert("numTraining".to_owned(), json!(n_cases));
+fn unplanned(error: PlannerError) -> StageError {
+    let told = StageError::input(format!("the dataset cannot be planned: {error}"));
+    match error.hint() {
+        Some(hint) => told.with_hint(hint),
+        None => told,
     }
-    dataset_description(&document)
 }
 
 fn text<T: serde::Serialize>(document: &T) -> Result<Vec<u8>, StageError> {
@@ -115,17 +125,20 @@ fn text<T: serde::Serialize>(document: &T) -> Result<Vec<u8>, StageError> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
-    fn the_number_of_cases_and_unknown_keys_do_not_enter_the_key() {
+    fn unknown_keys_do_not_enter_the_key() {
         let document = json!({
             "channel_names": {"0": "MRI"}, "labels": {"background": 0, "a": 1}, "numTraining": 7,
             "file_ending": ".nii.gz", "licence": "CC0",
         });
         let sliced = Plan.slice("description", &document, &Axes::new(), &Parameters::default()).expect("valid");
         let expected = json!({
-            "channel_names": {"0": "MRI"}, "labels": {"background": 0, "a": 1}, "file_ending": ".nii.gz",
+            "channel_names": {"0": "MRI"}, "labels": {"background": 0, "a": 1}, "numTraining": 7,
+            "file_ending": ".nii.gz",
         });
         assert_eq!(sliced, expected);
     }

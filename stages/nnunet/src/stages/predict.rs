@@ -1,5 +1,7 @@
 //! `predict`: the network's answer for each case, on the image's own grid.
 
+mod memory;
+
 use std::collections::BTreeMap;
 
 use nnflow_stage::{
@@ -17,7 +19,7 @@ use crate::train::slices::{Classes, FoldCases};
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Predict;
 
-/// Bytes for each byte of a compressed case that is read: the image, the sums of all classes, the export.
+/// Bytes for each byte of a compressed case that is read, where there is no record to tell more.
 const BYTES_A_BYTE: u64 = 64;
 
 /// What libtorch itself takes.
@@ -85,7 +87,12 @@ class, and takes the class with the highest value (or each region whose probabil
 \n\
 With `split` connected, only the validation cases of the fold are predicted; otherwise all cases are.\n\
 Equal to `nnUNetPredictor.predict_sliding_window_return_logits` and `convert_predicted_logits_to_segmentation_with_correct_shape`\n\
-of nnU-Net 2.8.1, with sums in float32.",
+of nnU-Net 2.8.1, with sums in float32.\n\
+\n\
+Memory: the weights, the sums of all classes on the grid of the preprocessed case, and whichever is more: the image with the\n\
+windows that all threads predict at a time, or 2 bytes for each voxel of the image with the scores that are read at a time, an\n\
+eighth of what the node was granted (`[stages.predict.resources] memory`), at most 256 MiB. Probabilities take 8 bytes more for\n\
+each voxel, and one class at a time.",
     runner: Runner::Torch,
     inputs: &[
         InputPort {
@@ -213,10 +220,8 @@ impl Stage for Predict {
     }
 
     fn resources(&self, query: &ResourceQuery<'_>) -> Resources {
-        Resources {
-            threads: 0,
-            memory_bytes: query.input_bytes.saturating_mul(BYTES_A_BYTE).saturating_add(BASE_BYTES),
-        }
+        let bytes = memory::estimate(query).unwrap_or_else(|| query.input_bytes.saturating_mul(BYTES_A_BYTE));
+        Resources { threads: 0, memory_bytes: bytes.saturating_add(BASE_BYTES) }
     }
 
     fn run(&self, _: &mut Context<'_>) -> Result<(), StageError> {

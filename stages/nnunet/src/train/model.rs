@@ -48,10 +48,10 @@ pub struct TrainingSummary {
     pub average_dice: Option<f64>,
     /// The pseudo Dice of the last epoch.
     pub mean_dice: Option<f64>,
-    /// The training loss of the last epoch.
-    pub training_loss: f64,
-    /// The validation loss of the last epoch.
-    pub validation_loss: f64,
+    /// The training loss of the last epoch, if it is known.
+    pub training_loss: Option<f64>,
+    /// The validation loss of the last epoch, if it is known.
+    pub validation_loss: Option<f64>,
     /// Why training ended before its last epoch, if it did.
     pub stopped: Option<String>,
 }

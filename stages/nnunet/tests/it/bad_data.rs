@@ -8,7 +8,7 @@ use nnflow_kernels::geometry::Spacing;
 use nnflow_stage::{ErrorKind, ErrorReport};
 use serde_json::{Value, json};
 
-use crate::harness::{Bench, Finished, Made};
+use crate::harness::{Bench, Finished, Made, MadeInTests};
 
 const SHAPE: [usize; 3] = [4, 5, 6];
 const SPACING: [f64; 3] = [3.0, 1.0, 1.0];

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Bench, Finished, Made};
+use crate::harness::{Bench, Finished, Made, MadeInTests};
 
 fn written(bench: &Bench, name: &str, text: &str) -> std::path::PathBuf {
     let path = bench.fresh_folder().join(name);

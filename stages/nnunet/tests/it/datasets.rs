@@ -3,17 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use nnflow_io::array::ArrayFile;
-use nnflow_io::dataset::DatasetDescription;
-use nnflow_io::fingerprint::Fingerprint;
 use nnflow_nnunet::case::CaseRecord;
-use nnflow_nnunet::planner::{PlannerSettings, plan};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::harness::{Bench, Made};
-use crate::vectors;
-
-/// Relative tolerance of sums, which nnU-Net takes in single precision.
-const SUM_TOLERANCE: f64 = 1e-6;
+use crate::harness::{Bench, Made, MadeInTests};
 
 /// A dataset in `$NNFLOW_DATA`, or beside the repository.
 fn dataset(name: &str) -> Option<PathBuf> {
@@ -122,61 +115,4 @@ fn flat_images_have_nnu_nets_dummy_spacing() {
         !spacings.is_empty() && spacings.iter().all(|spacing| *spacing == json!([999.0, 1.0, 1.0])),
         "{spacings:?}"
     );
-}
-
-/// Our fingerprint of a dataset and nnU-Net's, if the dataset is there.
-fn fingerprints(name: &str, golden: &str) -> Option<(Value, Value)> {
-    let folder = dataset(name)?;
-    let expected = vectors::json(&vectors::folder("fingerprint").join(golden).join("dataset_fingerprint.json"));
-    Some((Described::new(&Bench::new(), &folder).fingerprint.document(), expected))
-}
-
-fn check_fingerprint(name: &str, golden: &str) {
-    let Some((found, expected)) = fingerprints(name, golden) else { return };
-    for key in ["spacings", "shapes_after_crop", "median_relative_size_after_cropping"] {
-        assert_eq!(found[key], expected[key], "{key}");
-    }
-    let key = "foreground_intensity_properties_per_channel";
-    for (channel, expected) in expected[key].as_object().expect("a table") {
-        let found = &found[key][channel];
-        for exact in ["min", "max", "median", "percentile_00_5", "percentile_99_5"] {
-            assert_eq!(found[exact], expected[exact], "channel {channel}: {exact}");
-        }
-        for sum in ["mean", "std"] {
-            let (found, expected) = (number(&found[sum]), number(&expected[sum]));
-            let deviation = (found - expected).abs() / expected.abs();
-            eprintln!("{golden}, channel {channel}: {sum} deviates by {deviation:e}");
-            assert!(deviation <= SUM_TOLERANCE, "channel {channel}: {sum} {found}, expected {expected}");
-        }
-    }
-}
-
-fn number(value: &Value) -> f64 {
-    value.as_f64().expect("a number")
-}
-
-#[test]
-fn the_fingerprint_of_many_small_cases_is_nnu_nets() {
-    check_fingerprint("Dataset004_Hippocampus", "hippocampus210");
-}
-
-#[test]
-fn the_fingerprint_of_four_channels_is_nnu_nets() {
-    check_fingerprint("Dataset113_OpenMSLesion", "openms");
-}
-
-/// The planner on nnU-Net's own fingerprint, and the stages on the images, lead to the same configurations.
-#[test]
-fn the_plan_of_the_stages_is_that_of_nnu_nets_fingerprint() {
-    for (name, golden) in [("Dataset004_Hippocampus", "hippocampus210"), ("Dataset113_OpenMSLesion", "openms")] {
-        let Some(folder) = dataset(name) else { return };
-        let golden = vectors::folder("fingerprint").join(golden);
-        let parsed = |file: &str| vectors::json(&golden.join(file));
-        let fingerprint: Fingerprint =
-            serde_json::from_value(parsed("dataset_fingerprint.json")).expect("a fingerprint");
-        let description: DatasetDescription = serde_json::from_value(parsed("dataset.json")).expect("a description");
-        let (expected, _) = plan("any", &fingerprint, &description, &PlannerSettings::default()).expect("a plan");
-        let found = Described::new(&Bench::new(), &folder).plan.document();
-        assert_eq!(found["configurations"], Value::Object(expected.configurations), "{name}");
-    }
 }

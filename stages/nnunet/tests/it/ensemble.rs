@@ -1,32 +1,13 @@
-//! The stage `ensemble` against `average_probabilities` of nnU-Net.
-
-use std::path::{Path, PathBuf};
+//! The stage `ensemble`, by hand.
 
 use ndarray::{Array3, Array4, array};
-use ndarray_npy::read_npy;
-use nnflow_io::array::{ArrayFile, ArrayOptions, write_array};
+use nnflow_io::array::{ArrayOptions, write_array};
 use serde_json::{Value, json};
 
-use crate::harness::{Bench, Finished, Made};
+use crate::harness::{Bench, Finished, Made, MadeInTests};
 use crate::labelled::{drawn, labels_of, referenced};
-use crate::vectors;
 
-/// Of mean probabilities.
-const TOLERANCE: f32 = 1e-7;
 const CASE: &str = "case";
-
-/// The sets of vectors, with what `ensembles.json` says of them.
-fn sets() -> Vec<(PathBuf, Value)> {
-    let folder = vectors::folder("postprocess");
-    let listed = vectors::json(&folder.join("ensembles.json"));
-    let listed = listed.as_array().expect("a list").clone();
-    assert!(!listed.is_empty(), "no vectors");
-    listed.into_iter().map(|entry| (folder.join(entry["set"].as_str().expect("a name")), entry)).collect()
-}
-
-fn npy<T: ndarray_npy::ReadableElement, D: ndarray::Dimension>(path: &Path) -> ndarray::Array<T, D> {
-    read_npy(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
 
 /// Probabilities as `predict` makes them.
 fn probabilities(bench: &Bench, values: &Array4<f32>) -> Made {
@@ -79,38 +60,6 @@ impl Members {
 fn labels_found(finished: &Finished) -> Array3<i16> {
     assert!(finished.failures.is_empty(), "{:?}", finished.failures);
     labels_of(finished.port("labels"), CASE)
-}
-
-fn of_set(folder: &Path, entry: &Value) -> Finished {
-    let files = entry["inputs"].as_array().expect("a list");
-    let members: Vec<Array4<f32>> = files.iter().map(|file| npy(&folder.join(name_of(file)))).collect();
-    let members = Members::new(&members);
-    let node = members.bench.node("ensemble").with(json!({"probabilities": true}));
-    members.run(node, vectors::json(&folder.join("dataset.json")), &[])
-}
-
-fn name_of(file: &Value) -> &str {
-    file["file"].as_str().expect("a name")
-}
-
-#[test]
-fn the_means_are_nnu_nets() {
-    for (folder, entry) in sets() {
-        let finished = of_set(&folder, &entry);
-        let made = &finished.port("probabilities").items()[CASE].file("probabilities.nna").expect("an array").path;
-        let found: Array4<f32> = ArrayFile::open(made).expect("an array").read_all().expect("an array");
-        let expected: Array4<f32> = npy(&folder.join(name_of(&entry["average"])));
-        let worst = found.iter().zip(&expected).map(|(found, expected)| (found - expected).abs()).fold(0.0, f32::max);
-        assert!(found.shape() == expected.shape() && worst <= TOLERANCE, "{}: {worst}", folder.display());
-    }
-}
-
-#[test]
-fn the_labels_are_nnu_nets_also_where_classes_are_equal() {
-    for (folder, entry) in sets() {
-        let expected: Array3<i64> = npy(&folder.join(name_of(&entry["segmentation"])));
-        assert_eq!(labels_found(&of_set(&folder, &entry)).mapv(i64::from), expected, "{}", folder.display());
-    }
 }
 
 fn two_labels() -> Value {

@@ -1,106 +1,14 @@
-//! The stage `evaluate` against `summary.json` of nnU-Net.
-
-use std::path::{Path, PathBuf};
+//! The stage `evaluate`, by hand.
 
 use ndarray::{Array3, array};
-use nnflow_io::summary::{MeanMetrics, Metrics, Summary};
+use nnflow_io::summary::Summary;
 use serde_json::{Value, json};
 
-use crate::harness::{Bench, Finished, Made};
-use crate::labelled::{drawn, label_images, referenced, references};
-use crate::vectors;
-
-/// Of ratios and means.
-const TOLERANCE: f64 = 1e-12;
-
-/// The sets of vectors.
-fn sets() -> Vec<PathBuf> {
-    let sets = vectors::subfolders(&vectors::folder("evaluate"));
-    assert!(!sets.is_empty(), "no vectors");
-    sets
-}
-
-fn evaluate(set: &Path) -> Summary {
-    let bench = Bench::new();
-    let finished = bench.node("evaluate").run(&[
-        ("labels", &label_images(&set.join("prediction"))),
-        ("references", &references(&bench, &set.join("reference"))),
-        ("description", &Made::Document(vectors::json(&set.join("dataset.json")))),
-    ]);
-    summary(&finished)
-}
+use crate::harness::{Bench, Finished, Made, MadeInTests};
+use crate::labelled::{drawn, referenced, united};
 
 fn summary(finished: &Finished) -> Summary {
     serde_json::from_value(finished.port("summary").document()).expect("a summary")
-}
-
-fn expected(set: &Path) -> Summary {
-    nnflow_io::json::read(&set.join("summary.json")).expect("a summary")
-}
-
-fn same(found: f64, expected: f64) -> bool {
-    (found.is_nan() && expected.is_nan()) || (found - expected).abs() <= TOLERANCE * expected.abs().max(1.0)
-}
-
-pub(crate) fn assert_same_mean(found: &MeanMetrics, expected: &MeanMetrics, what: &str) {
-    let values = |mean: &MeanMetrics| {
-        [
-            mean.dice,
-            mean.iou,
-            mean.true_positives,
-            mean.false_positives,
-            mean.false_negatives,
-            mean.true_negatives,
-            mean.predicted,
-            mean.referenced,
-        ]
-    };
-    for (found_value, expected_value) in values(found).into_iter().zip(values(expected)) {
-        assert!(same(found_value, expected_value), "{what}: {found:?} is not {expected:?}");
-    }
-}
-
-fn assert_same_case(found: &Metrics, expected: &Metrics, what: &str) {
-    assert!(same(found.dice, expected.dice) && same(found.iou, expected.iou), "{what}: {found:?} is not {expected:?}");
-    let counts = |metrics: &Metrics| Metrics { dice: 0.0, iou: 0.0, ..*metrics };
-    assert_eq!(counts(found), counts(expected), "{what}");
-}
-
-#[test]
-fn every_case_has_nnu_nets_metrics() {
-    for set in sets() {
-        let (found, expected) = (evaluate(&set), expected(&set));
-        assert_eq!(found.metric_per_case.len(), expected.metric_per_case.len(), "{}", set.display());
-        for (found, expected) in found.metric_per_case.iter().zip(&expected.metric_per_case) {
-            assert!(found.metrics.keys().eq(expected.metrics.keys()), "{}", expected.prediction_file);
-            for (name, metrics) in &expected.metrics {
-                assert_same_case(&found.metrics[name], metrics, &expected.prediction_file);
-            }
-        }
-    }
-}
-
-#[test]
-fn the_means_are_nnu_nets() {
-    for set in sets() {
-        let (found, expected) = (evaluate(&set), expected(&set));
-        assert!(found.mean.keys().eq(expected.mean.keys()), "{}", set.display());
-        for (name, mean) in &expected.mean {
-            assert_same_mean(&found.mean[name], mean, name);
-        }
-        assert_same_mean(&found.foreground_mean, &expected.foreground_mean, "foreground");
-    }
-}
-
-#[test]
-fn cases_are_named_by_their_files_in_nnu_nets_order() {
-    for set in sets() {
-        let names = |summary: Summary| -> Vec<String> {
-            let name = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
-            summary.metric_per_case.iter().map(|case| name(&case.prediction_file)).collect()
-        };
-        assert_eq!(names(evaluate(&set)), names(expected(&set)));
-    }
 }
 
 fn description(labels: Value) -> Made {
@@ -159,4 +67,97 @@ fn a_case_without_reference_labels_is_told() {
         ("description", &two_labels()),
     ]);
     assert_eq!(finished.failure().message, "case `pat_1` has no reference labels");
+}
+
+fn statistics(finished: &Finished) -> Value {
+    finished.port("statistics").document()
+}
+
+fn cases_csv(finished: &Finished) -> String {
+    let Made::One(artifact, _) = finished.port("statistics") else { panic!("one artifact") };
+    let file = artifact.file("cases.csv").expect("a table");
+    std::fs::read_to_string(&file.path).expect("a table")
+}
+
+/// Two cases with organ and tumour; in the second one nobody found the tumour.
+fn evaluate_two(parameters: Value) -> Finished {
+    let bench = Bench::new();
+    let found = array![[[0, 1, 1, 2, 0]]];
+    let missed = array![[[0, 1, 1, 1, 0]]];
+    let labels = united([drawn(&bench, "pat_1", &found), drawn(&bench, "pat_2", &missed)]);
+    let references = united([referenced(&bench, "pat_1", &found), referenced(&bench, "pat_2", &found)]);
+    bench.node("evaluate").with(parameters).run(&[
+        ("labels", &labels),
+        ("references", &references),
+        ("description", &two_labels()),
+    ])
+}
+
+#[test]
+fn a_structure_that_nobody_found_is_as_far_away_as_the_image_allows() {
+    let tumour = &statistics(&evaluate_two(json!({})))["labels"]["2"];
+    // The image is a row of five voxels of 1 mm.
+    assert_eq!((&tumour["hd95"]["mean"], &tumour["hd95"]["cases"]), (&json!(2.0), &json!(2)));
+    assert_eq!((&tumour["nsd"]["mean"], &tumour["volume_error"]["mean"]), (&json!(0.5), &json!(-0.5)));
+}
+
+#[test]
+fn a_structure_that_nobody_found_may_be_left_out() {
+    let tumour = &statistics(&evaluate_two(json!({"one_sided": "leave_out"})))["labels"]["2"];
+    assert_eq!((&tumour["hd95"]["mean"], &tumour["hd95"]["cases"]), (&json!(0.0), &json!(1)));
+    assert_eq!(tumour["nsd"]["mean"], json!(0.5));
+}
+
+#[test]
+fn each_label_may_have_a_tolerance_of_its_own() {
+    let organ = |tolerances: Value| statistics(&evaluate_two(tolerances))["labels"]["1"]["nsd"]["mean"].clone();
+    // In the second case each side's surface is two ends of a row, one of which is 1 mm off.
+    assert_eq!(organ(json!({"tolerances": [0.5, 1.0]})), json!(0.75));
+    assert_eq!(organ(json!({"tolerances": [1.0, 0.5]})), json!(1.0));
+}
+
+#[test]
+fn tolerances_have_to_be_as_many_as_labels() {
+    let bench = Bench::new();
+    let map = array![[[0, 1, 2]]];
+    let finished = bench.node("evaluate").with(json!({"tolerances": [1, 2, 3]})).try_run(&[
+        ("labels", &drawn(&bench, "pat_1", &map)),
+        ("references", &referenced(&bench, "pat_1", &map)),
+        ("description", &two_labels()),
+    ]);
+    assert_eq!(
+        finished.failure().message,
+        "`tolerances` has 3 numbers, but the dataset has 2 foreground labels or regions"
+    );
+}
+
+#[test]
+fn the_table_has_a_row_for_each_case_and_label() {
+    let expected = "\
+        case,label,dice,iou,nsd,hd95,hd,assd,volume_error,relative_volume_error,tp,fp,fn,tn,n_pred,n_ref\n\
+        pat_1,1,1,1,1,0,0,0,0,0,2,0,0,3,2,2\n\
+        pat_1,2,1,1,1,0,0,0,0,0,1,0,0,4,1,1\n\
+        pat_2,1,0.8,0.6666666666666666,1,0.95,1,0.5,1,0.5,2,1,0,2,3,2\n\
+        pat_2,2,0,0,0,4,4,4,-1,-1,0,0,1,4,0,1\n";
+    assert_eq!(cases_csv(&evaluate_two(json!({}))), expected);
+}
+
+#[test]
+fn without_surfaces_the_table_has_none() {
+    let finished = evaluate_two(json!({"surfaces": false}));
+    assert!(cases_csv(&finished).starts_with("case,label,dice,iou,volume_error,relative_volume_error,tp,"));
+    assert!(statistics(&finished)["foreground_mean"].get("hd95").is_none());
+}
+
+#[test]
+fn the_interval_of_two_cases_is_their_range() {
+    // The resampled means are 0.8, 0.9 and 1, with probabilities 1/4, 1/2 and 1/4.
+    let dice = &statistics(&evaluate_two(json!({})))["labels"]["1"]["dice"];
+    assert_eq!((&dice["interval"], &dice["median"]), (&json!([0.8, 1.0]), &json!(0.9)));
+}
+
+#[test]
+fn without_resamples_there_is_no_interval() {
+    let finished = evaluate_two(json!({"resamples": 0}));
+    assert_eq!(statistics(&finished)["foreground_mean"]["dice"]["interval"], Value::Null);
 }

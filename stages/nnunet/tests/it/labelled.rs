@@ -1,44 +1,13 @@
 //! Label images and references for tests of what comes after prediction.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-
-use ndarray::{Array3, Axis};
-use nnflow_io::array::{ArrayOptions, write_array};
+use ndarray::Array3;
 use nnflow_io::image::{Geometry, read_labels, write_labels};
 use nnflow_kernels::geometry::Spacing;
-use nnflow_nnunet::case::{CaseRecord, LABEL, RECORD};
-use nnflow_stage::Artifact;
 
-use crate::harness::{Bench, Made};
+use crate::harness::{Bench, Made, MadeInTests};
 
 /// The ending of all files.
 pub(crate) const ENDING: &str = ".nii.gz";
-
-/// The label images of a folder by their names without ending.
-pub(crate) fn files(folder: &Path) -> BTreeMap<String, PathBuf> {
-    let entries = std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-    let named = entries.filter_map(|entry| {
-        let path = entry.expect("an entry").path();
-        let name = path.file_name()?.to_str()?.strip_suffix(ENDING)?.to_owned();
-        Some((name, path))
-    });
-    let files: BTreeMap<String, PathBuf> = named.collect();
-    assert!(!files.is_empty(), "no label images in {}", folder.display());
-    files
-}
-
-/// The label images of a folder as a stage makes them.
-pub(crate) fn label_images(folder: &Path) -> Made {
-    united(files(folder).iter().map(|(case, path)| Made::case(case, &[("labels.nii.gz", path)])))
-}
-
-/// The label images of a folder as the labels of ingested cases.
-pub(crate) fn references(bench: &Bench, folder: &Path) -> Made {
-    let read = |path: &Path| read_labels(path, ENDING).expect("a label image");
-    let cases: Vec<_> = files(folder).into_iter().map(|(case, path)| (case, read(&path))).collect();
-    united(cases.into_iter().map(|(case, (labels, geometry))| reference(bench, &case, &labels, geometry)))
-}
 
 /// A grid with voxels of 1 mm.
 pub(crate) fn grid(shape: [usize; 3]) -> Geometry {
@@ -59,25 +28,12 @@ pub(crate) fn referenced(bench: &Bench, case: &str, labels: &Array3<i16>) -> Mad
 }
 
 fn reference(bench: &Bench, case: &str, labels: &Array3<i16>, geometry: Geometry) -> Made {
-    let folder = bench.fresh_folder();
-    let record = CaseRecord {
-        identifier: case.to_owned(),
-        channels: 1,
-        file_ending: ENDING.to_owned(),
-        labelled: true,
-        geometry,
-        prepared: None,
-    };
-    let (record_path, label_path) = (folder.join(RECORD), folder.join(LABEL));
-    std::fs::write(&record_path, serde_json::to_vec(&record).expect("JSON")).expect("written");
-    write_array(&label_path, labels.view().insert_axis(Axis(0)), &ArrayOptions::default()).expect("written");
-    Made::case(case, &[(RECORD, &record_path), (LABEL, &label_path)])
+    bench.reference(case, labels.view(), geometry, ENDING)
 }
 
 /// The cases of several.
 pub(crate) fn united(parts: impl IntoIterator<Item = Made>) -> Made {
-    let cases: BTreeMap<String, Artifact> = parts.into_iter().flat_map(|made| made.items().clone()).collect();
-    Made::Items(cases)
+    Made::united(parts).expect("cases")
 }
 
 /// The labels of a case that a stage made.

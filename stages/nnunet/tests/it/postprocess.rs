@@ -1,103 +1,17 @@
-//! The stage `postprocess` against `determine_postprocessing` of nnU-Net, and by hand where nnU-Net has no vector.
-
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+//! The stage `postprocess`, by hand and against nnU-Net's procedure word by word.
 
 use ndarray::{Array3, array};
-use nnflow_io::image::read_labels;
-use nnflow_io::summary::MeanMetrics;
 use nnflow_kernels::components::keep_largest;
 use nnflow_kernels::metrics::Confusion;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::evaluate::assert_same_mean;
-use crate::harness::{Bench, Finished, Made};
-use crate::labelled::{drawn, files, label_images, labels_of, referenced, references, united};
-use crate::vectors;
-
-/// `foreground_mean` and `mean` of a summary.
-#[derive(Deserialize)]
-struct Means {
-    foreground_mean: MeanMetrics,
-    mean: BTreeMap<String, MeanMetrics>,
-}
-
-/// The sets of vectors about postprocessing; others are about ensembles.
-fn sets() -> Vec<PathBuf> {
-    let sets = vectors::subfolders(&vectors::folder("postprocess"));
-    let sets: Vec<PathBuf> = sets.into_iter().filter(|set| set.join("postprocessing.json").is_file()).collect();
-    assert!(!sets.is_empty(), "no vectors");
-    sets
-}
-
-fn postprocess(set: &Path) -> Finished {
-    let bench = Bench::new();
-    let labels = label_images(&set.join("prediction"));
-    bench.node("postprocess").run(&[
-        ("labels", &labels),
-        ("examples", &labels),
-        ("references", &references(&bench, &set.join("reference"))),
-        ("description", &Made::Document(vectors::json(&set.join("dataset.json")))),
-    ])
-}
-
-fn rules_of_set(set: &Path) -> Value {
-    postprocess(set).port("rules").document()
-}
-
-fn expected(set: &Path) -> Value {
-    nnflow_io::json::read(&set.join("postprocessing.json")).expect("JSON")
-}
+use crate::harness::{Bench, Finished, Made, MadeInTests};
+use crate::labelled::{drawn, labels_of, referenced, united};
 
 /// The labels of each step of a document of ours.
 fn steps(rules: &Value) -> Vec<Vec<i16>> {
     let steps = rules["steps"].as_array().expect("steps");
     steps.iter().map(|step| serde_json::from_value(step["labels"].clone()).expect("labels")).collect()
-}
-
-/// The labels of each step of a document of nnU-Net's: a number or a list.
-fn expected_steps(document: &Value) -> Vec<Vec<i16>> {
-    let labels = |step: &Value| match &step["labels_or_regions"] {
-        one @ Value::Number(_) => vec![serde_json::from_value(one.clone()).expect("a label")],
-        list => serde_json::from_value(list.clone()).expect("labels"),
-    };
-    document["postprocessing_kwargs"].as_array().expect("steps").iter().map(labels).collect()
-}
-
-#[test]
-fn the_steps_are_nnu_nets() {
-    for set in sets() {
-        let rules = rules_of_set(&set);
-        assert_eq!(steps(&rules), expected_steps(&expected(&set)), "{}", set.display());
-    }
-}
-
-#[test]
-fn the_label_images_are_nnu_nets() {
-    for set in sets() {
-        let finished = postprocess(&set);
-        for (case, path) in files(&set.join("postprocessed")) {
-            let (expected, _) = read_labels(&path, ".nii.gz").expect("a label image");
-            assert_eq!(labels_of(finished.port("labels"), &case), expected, "{}", path.display());
-        }
-    }
-}
-
-#[test]
-fn the_means_before_and_after_are_nnu_nets() {
-    for set in sets() {
-        let (rules, expected) = (rules_of_set(&set), expected(&set));
-        for (ours, theirs) in [("before", "input_folder"), ("after", "postprocessed")] {
-            let means = |document: &Value| -> Means { serde_json::from_value(document.clone()).expect("means") };
-            let (found, expected) = (means(&rules[ours]), means(&expected[theirs]));
-            assert!(found.mean.keys().eq(expected.mean.keys()), "{}", set.display());
-            assert_same_mean(&found.foreground_mean, &expected.foreground_mean, ours);
-            for (name, mean) in &expected.mean {
-                assert_same_mean(&found.mean[name], mean, name);
-            }
-        }
-    }
 }
 
 /// One case of a made-up dataset.

@@ -1,92 +1,16 @@
-//! Cropping, normalisation and resampling against nnU-Net's `DefaultPreprocessor`, and both orders of the two stages.
+//! Cropping, normalisation and resampling, and both orders of the latter two.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use ndarray::{Array4, ArrayD, Dimension, IxDyn};
-use ndarray_npy::read_npy;
+use ndarray::Array4;
 use nnflow_io::array::ArrayFile;
 use nnflow_nnunet::case::CaseRecord;
 use nnflow_nnunet::locations::ClassLocations;
 use nnflow_stage::Artifact;
 use serde_json::{Value, json};
 
-use crate::harness::{Bench, Made};
-use crate::vectors;
-
-/// Largest difference of intensities, which are about one; nnU-Net sums in single precision.
-const TOLERANCE: f32 = 1e-4;
-/// Largest share of voxels in which two labels are so close that the last bit decides.
-const NEAR_TIES: f64 = 0.01;
-
-/// A case that nnU-Net has preprocessed.
-struct Vector {
-    folder: PathBuf,
-    entry: Value,
-}
-
-/// The vectors, in `$NNFLOW_GOLDEN` or beside the repository; they hold images and are no part of it.
-fn vectors() -> Vec<Vector> {
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/golden/preprocess");
-    let folder = [vectors::folder("preprocess"), beside].into_iter().find(|folder| folder.join("cases.json").is_file());
-    let Some(folder) = folder else {
-        eprintln!(
-            "skipped: there are no vectors of preprocessing; set NNFLOW_GOLDEN to a folder that has `preprocess`"
-        );
-        return Vec::new();
-    };
-    let listed = vectors::json(&folder.join("cases.json"));
-    let entries = listed.as_array().expect("a list");
-    assert!(!entries.is_empty(), "no vectors");
-    let vector = |entry: &Value| Vector { folder: folder.join(text(&entry["case"])), entry: entry.clone() };
-    entries.iter().map(vector).collect()
-}
-
-fn text(value: &Value) -> &str {
-    value.as_str().expect("a text")
-}
-
-impl Vector {
-    fn name(&self) -> &str {
-        text(&self.entry["case"])
-    }
-
-    fn array<T: ndarray_npy::ReadableElement>(&self, file: &str) -> ArrayD<T> {
-        read_npy(self.folder.join(file)).unwrap_or_else(|error| panic!("{}: {file}: {error}", self.name()))
-    }
-
-    fn properties(&self) -> Value {
-        vectors::json(&self.folder.join("properties.json"))
-    }
-
-    /// Runs the stages on the vector's images; `labels` is the parameter of `ingest`.
-    fn prepared(&self, bench: &Bench, labels: &str) -> Artifact {
-        let names: Vec<&str> = self.entry["images"].as_array().expect("images").iter().map(text).collect();
-        let ending = names[0].split_once('.').expect("an ending").1;
-        let mut files: Vec<(String, PathBuf)> = names
-            .iter()
-            .enumerate()
-            .map(|(number, name)| (format!("{number:04}.{ending}"), self.folder.join(name)))
-            .collect();
-        if let Some(label) = self.entry["label"].as_str() {
-            files.push((format!("label.{ending}"), self.folder.join(label)));
-        }
-        let files: Vec<(&str, &Path)> = files.iter().map(|(name, path)| (name.as_str(), path.as_path())).collect();
-        let raw = Made::case("case", &files);
-        let description = Made::Document(vectors::json(&self.folder.join("dataset.json")));
-        let plan = Made::Document(vectors::json(&self.folder.join("plans.json")));
-        let configuration = text(&self.entry["configuration"]);
-
-        let ingest = bench.node("ingest").with(json!({"labels": labels}));
-        let cases = ingest.run(&[("files", &raw), ("description", &description)]).port("cases").clone();
-        let crop = bench.node("crop").run(&[("cases", &cases)]).port("crop").clone();
-        let normalize = bench.node("normalize").at("configuration", configuration);
-        let normalized = normalize.run(&[("cases", &cases), ("crop", &crop), ("plan", &plan)]).port("prepared").clone();
-        let resample = bench.node("resample").at("configuration", configuration);
-        let inputs = [("cases", &normalized), ("plan", &plan), ("description", &description)];
-        resample.run(&inputs).port("prepared").items()["case"].clone()
-    }
-}
+use crate::harness::{Bench, Made, MadeInTests};
 
 fn read<T: nnflow_io::array::Element>(artifact: &Artifact, name: &str) -> Array4<T> {
     let file = artifact.file(name).unwrap_or_else(|| panic!("no file `{name}`"));
@@ -95,87 +19,6 @@ fn read<T: nnflow_io::array::Element>(artifact: &Artifact, name: &str) -> Array4
 
 fn record(artifact: &Artifact) -> CaseRecord {
     CaseRecord::read(artifact).expect("a record")
-}
-
-#[test]
-fn intensities_are_nnu_nets() {
-    let bench = Bench::new();
-    for vector in vectors() {
-        let found = read::<f32>(&vector.prepared(&bench, "required"), "image.nna").into_dyn();
-        let expected = vector.array::<f32>("data.npy");
-        assert_eq!(found.shape(), expected.shape(), "{}", vector.name());
-        let largest = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        eprintln!("{}: largest difference {largest:e}", vector.name());
-        assert!(largest <= TOLERANCE, "{}: off by {largest}", vector.name());
-    }
-}
-
-#[test]
-fn labels_are_nnu_nets_apart_from_near_ties() {
-    let bench = Bench::new();
-    for vector in vectors() {
-        let found = read::<i16>(&vector.prepared(&bench, "required"), "label.nna").into_dyn();
-        let expected = vector.array::<i8>("seg.npy");
-        assert_eq!(found.shape(), expected.shape(), "{}", vector.name());
-        let different = found.iter().zip(&expected).filter(|(a, b)| **a != i16::from(**b)).count();
-        eprintln!("{}: {different} of {} labels differ", vector.name(), found.len());
-        assert!(different as f64 <= NEAR_TIES * found.len() as f64, "{}: {different} labels differ", vector.name());
-    }
-}
-
-#[test]
-fn shapes_box_and_spacing_are_nnu_nets() {
-    let bench = Bench::new();
-    for vector in vectors() {
-        let record = record(&vector.prepared(&bench, "required"));
-        let grid = record.prepared.expect("a prepared case");
-        let (start, stop) = (grid.cropped_to.start(), grid.cropped_to.stop());
-        let found = json!({
-            "spacing": record.geometry.spacing,
-            "shape_before_cropping": grid.shape_before_cropping(&record.geometry),
-            "bbox_used_for_cropping": ([0, 1, 2].map(|axis| [start[axis], stop[axis]])),
-            "shape_after_cropping_and_before_resampling": grid.cropped_to.shape(),
-        });
-        let properties = vector.properties();
-        for (key, value) in found.as_object().expect("a table") {
-            assert_eq!(value, &properties[key], "{}: {key}", vector.name());
-        }
-    }
-}
-
-#[test]
-fn class_locations_are_nnu_nets_in_its_order() {
-    let bench = Bench::new();
-    for vector in vectors() {
-        let found = ClassLocations::read(&vector.prepared(&bench, "required")).expect("locations");
-        let properties = vector.properties();
-        let expected = properties["class_locations"].as_array().expect("a list");
-        assert_eq!(found.targets.len(), expected.len(), "{}", vector.name());
-        for (locations, entry) in found.targets.iter().zip(expected) {
-            assert_eq!(locations.target.name, entry["class"].to_string(), "{}", vector.name());
-            let rows = vector.array::<i32>(text(&entry["file"]));
-            let positions: Vec<[usize; 3]> = locations.voxels.iter().map(|&voxel| found.position(voxel)).collect();
-            assert_eq!(positions, rows_of(&rows), "{}: class {}", vector.name(), entry["class"]);
-        }
-    }
-}
-
-/// Rows `(0, a0, a1, a2)` without the channel.
-fn rows_of(rows: &ArrayD<i32>) -> Vec<[usize; 3]> {
-    let at = |row: usize, column: usize| rows[IxDyn(&[row, column])] as usize;
-    (0..rows.raw_dim().into_pattern()[0]).map(|row| [at(row, 1), at(row, 2), at(row, 3)]).collect()
-}
-
-#[test]
-fn a_case_without_labels_is_cropped_and_normalised_likewise() {
-    let bench = Bench::new();
-    for vector in vectors() {
-        let (with, without) = (vector.prepared(&bench, "required"), vector.prepared(&bench, "none"));
-        assert_eq!(without.file("locations.json"), None, "{}", vector.name());
-        assert_eq!(read::<f32>(&with, "image.nna").shape(), read::<f32>(&without, "image.nna").shape());
-        let labels = read::<i16>(&without, "label.nna");
-        assert!(labels.iter().all(|label| [-1, 0].contains(label)), "{}", vector.name());
-    }
 }
 
 /// A small image with two channels, a border of zeros and a coarse axis in the middle.

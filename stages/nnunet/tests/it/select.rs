@@ -3,7 +3,7 @@
 use ndarray::Array3;
 use serde_json::{Value, json};
 
-use crate::harness::{Bench, Finished, Made};
+use crate::harness::{Bench, Finished, Made, MadeInTests};
 use crate::labelled::{drawn, united};
 
 /// A summary of two cases with this mean foreground Dice.

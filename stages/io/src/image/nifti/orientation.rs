@@ -10,6 +10,8 @@ use crate::image::geometry::Geometry;
 
 /// `sform_code` of a transform into the scanner's own coordinates, which ITK prefers to a `qform`.
 const SCANNER: i32 = ::nifti::XForm::ScannerAnat as i32;
+/// Difference of directions or of offsets in the file's unit, up to which ITK takes two transforms for the same.
+const SIMILAR: f64 = 1e-4;
 /// Cosine of two axes of an `sform` from which on ITK calls them sheared.
 const MOST_SHEAR: f64 = 1e-3;
 
@@ -18,11 +20,7 @@ type Frame = ([[f64; 3]; 3], [f64; 3]);
 
 /// Distance between voxels along the file's axes x, y, z in millimetres.
 pub(super) fn spacing(fields: &Fields) -> [f64; 3] {
-    let millimetres = match fields.unit {
-        Some(Unit::Meter) => 1e3,
-        Some(Unit::Micron) => 1e-3,
-        _ => 1.0,
-    };
+    let millimetres = millimetres(fields);
     std::array::from_fn(|axis| {
         let size = fields.pixdim[axis + 1].abs();
         let usable = size.is_finite() && size > 0.0;
@@ -30,31 +28,49 @@ pub(super) fn spacing(fields: &Fields) -> [f64; 3] {
     })
 }
 
+/// Millimetres in the unit of the file, in which its distances and its origin are.
+fn millimetres(fields: &Fields) -> f64 {
+    match fields.unit {
+        Some(Unit::Meter) => 1e3,
+        Some(Unit::Micron) => 1e-3,
+        _ => 1.0,
+    }
+}
+
 /// Origin and direction in ITK's coordinates.
+///
+/// An axis is turned round where its size is negative. Without a transform ITK takes the file's axes for its own.
 pub(super) fn placement(fields: &Fields) -> ([f64; 3], [f64; 9]) {
+    let turned = [-1.0, -1.0, 1.0];
+    let forth = |axis: usize| if fields.pixdim[axis + 1] < 0.0 { -1.0 } else { 1.0 };
     let Some((columns, offset)) = frame(fields) else {
-        // Without a transform ITK takes the file's axes for its own, turned round where a size is negative.
-        let mut direction = Geometry::IDENTITY;
-        for axis in 0..3 {
-            direction[4 * axis] = if fields.pixdim[axis + 1] < 0.0 { -1.0 } else { 1.0 };
-        }
+        let direction = std::array::from_fn(|entry| Geometry::IDENTITY[entry] * forth(entry % 3));
         return ([0.0; 3], direction);
     };
-    let turned = [-1.0, -1.0, 1.0];
-    let direction = std::array::from_fn(|entry| turned[entry / 3] * columns[entry % 3][entry / 3]);
-    (std::array::from_fn(|axis| turned[axis] * offset[axis]), direction)
+    let direction = std::array::from_fn(|entry| turned[entry / 3] * forth(entry % 3) * columns[entry % 3][entry / 3]);
+    let scale = millimetres(fields);
+    (std::array::from_fn(|axis| turned[axis] * scale * offset[axis]), direction)
 }
 
 /// The transform that ITK chooses, with columns of length 1.
 fn frame(fields: &Fields) -> Option<Frame> {
-    let (qform, sform) = (fields.qform_code > 0, fields.sform_code);
-    let from_sform = || (sform > 0).then(|| sform_frame(fields)).flatten();
-    let prefers_sform = sform == SCANNER || !qform;
-    match from_sform() {
-        Some(frame) if prefers_sform && (is_orthogonal(&frame.0) || !qform) => Some(frame),
-        _ if qform => qform_frame(fields),
-        other => other,
+    let has_qform = fields.qform_code > 0;
+    let qform = || has_qform.then(|| qform_frame(fields)).flatten();
+    let Some(sform) = (fields.sform_code > 0).then(|| sform_frame(fields)).flatten() else { return qform() };
+    if !has_qform {
+        return Some(sform);
     }
+    let chosen = qform().filter(|qform| {
+        let preferred = fields.sform_code == SCANNER || are_similar(&sform, qform);
+        !(preferred && is_orthogonal(&sform.0))
+    });
+    Some(chosen.unwrap_or(sform))
+}
+
+/// Whether a `qform` is the `sform` but for its rounding, which is the coarser one.
+fn are_similar(sform: &Frame, qform: &Frame) -> bool {
+    let apart = |first: &[f64; 3], second: &[f64; 3]| first.iter().zip(second).any(|(a, b)| (a - b).abs() > SIMILAR);
+    !apart(&sform.1, &qform.1) && !sform.0.iter().zip(&qform.0).any(|(first, second)| apart(first, second))
 }
 
 fn sform_frame(fields: &Fields) -> Option<Frame> {

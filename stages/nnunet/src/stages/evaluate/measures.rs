@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use nnflow_io::summary::{CaseMetrics, MeanMetrics, Metrics, Summary};
 use nnflow_kernels::metrics::{Confusion, Counts};
+use nnflow_kernels::statistics::mean_of_numbers;
 use nnflow_stage::StageError;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -101,13 +102,6 @@ fn row(metrics: &Metrics) -> [f64; COLUMNS] {
 fn mean_metrics(row: [f64; COLUMNS]) -> MeanMetrics {
     let [dice, false_negatives, false_positives, iou, true_negatives, true_positives, predicted, referenced] = row;
     MeanMetrics { dice, false_negatives, false_positives, iou, true_negatives, true_positives, predicted, referenced }
-}
-
-/// NumPy's `nanmean`: the mean of those that are numbers, NaN where none is.
-pub(crate) fn mean_of_numbers(values: impl Iterator<Item = f64>) -> f64 {
-    let (sum, count) =
-        values.filter(|value| !value.is_nan()).fold((0.0, 0_u32), |(sum, count), value| (sum + value, count + 1));
-    sum / f64::from(count)
 }
 
 #[cfg(test)]

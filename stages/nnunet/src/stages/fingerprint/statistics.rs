@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use nnflow_io::fingerprint::{Fingerprint, IntensityProperties};
-use nnflow_kernels::intensity::{IntensityStatistics, ValueCounts};
+use nnflow_kernels::intensity::{IntensityStatistics, Precision, ValueCounts};
 use nnflow_stage::{Artifact, StageError};
 
 use super::sample::{SampleRecord, channels_of, read_channel, read_record};
@@ -41,8 +41,9 @@ fn check_channels(samples: &BTreeMap<&str, &Artifact>, expected: usize) -> Resul
 
 /// Statistics of one channel; only one channel of the dataset is in memory at a time.
 fn intensities(samples: &[&Artifact], channel: usize) -> Result<IntensityProperties, StageError> {
-    let all = merged(samples, channel)?;
-    let found = all.statistics().ok_or_else(|| {
+    let mut precision = Precision::Single;
+    let all = merged(samples, channel, &mut precision)?;
+    let found = all.statistics(precision).ok_or_else(|| {
         StageError::input("no case has a voxel of foreground: all labels are 0")
             .with_hint("check that `labelsTr` holds label images, and that their labels are above 0")
     })?;
@@ -52,13 +53,21 @@ fn intensities(samples: &[&Artifact], channel: usize) -> Result<IntensityPropert
 
 /// All samples of a channel as one. Halves are merged, so that a value is moved as often as the number of cases can be
 /// halved and not once for each case.
-fn merged(samples: &[&Artifact], channel: usize) -> Result<ValueCounts, StageError> {
+///
+/// A case without foreground turns `precision` to double.
+fn merged(samples: &[&Artifact], channel: usize, precision: &mut Precision) -> Result<ValueCounts, StageError> {
     match samples {
         [] => Ok(ValueCounts::default()),
-        [sample] => read_channel(sample, channel),
+        [sample] => {
+            let drawn = read_channel(sample, channel)?;
+            if drawn.is_empty() {
+                *precision = Precision::Double;
+            }
+            Ok(drawn)
+        }
         _ => {
             let (first, second) = samples.split_at(samples.len() / 2);
-            Ok(merged(first, channel)?.merge(&merged(second, channel)?))
+            Ok(merged(first, channel, precision)?.merge(&merged(second, channel, precision)?))
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ndarray::{ArrayView3, ArrayView4, Axis};
+use ndarray::{ArrayView3, ArrayViewMut4, Axis};
 use nnflow_io::image::Geometry;
 use nnflow_stage::StageError;
 
@@ -69,19 +69,27 @@ fn list(values: &[f64]) -> String {
     format!("[{}]", values.join(", "))
 }
 
-/// Looks for intensities that are no numbers.
-pub(super) fn check_values(voxels: ArrayView4<'_, f32>, findings: &mut Findings) {
+/// Looks for intensities that are no numbers; they become 0 where `zero` asks for it, and are a problem else.
+pub(super) fn check_values(mut voxels: ArrayViewMut4<'_, f32>, zero: bool, findings: &mut Findings) {
     for (number, channel) in voxels.axis_iter(Axis(0)).enumerate() {
         let mut odd = channel.indexed_iter().filter(|(_, value)| !value.is_finite());
-        if let Some(((z, y, x), value)) = odd.next() {
-            let count = 1 + odd.count();
-            findings.problem_with_hint(
-                format!(
-                    "channel {number} has {count} voxels that are no finite number, the first `{value}` at voxel [{z}, {y}, {x}] (z, y, x)"
-                ),
-                "replace them, or leave the case out: one such voxel makes the whole case NaN when it is normalised",
-            );
+        let Some(((z, y, x), value)) = odd.next() else { continue };
+        let count = 1 + odd.count();
+        let told = format!(
+            "channel {number} has {count} voxels that are no finite number, the first `{value}` at voxel [{z}, {y}, {x}] (z, y, x)"
+        );
+        if zero {
+            findings.warnings.push(format!("{told}; they count as 0"));
+            continue;
         }
+        findings.problem_with_hint(
+            told,
+            "replace them, leave the case out, or set `non_finite = \"zero\"` for `ingest`: one such voxel makes the whole \
+             case NaN when it is normalised",
+        );
+    }
+    if zero {
+        voxels.mapv_inplace(|value| if value.is_finite() { value } else { 0.0 });
     }
 }
 
@@ -135,6 +143,15 @@ mod tests {
         let mut findings = Findings::default();
         check_labels(labels.view(), &[0], &mut findings);
         assert!(findings.problems[0].contains("and 91 more"), "{:?}", findings.problems);
+    }
+
+    #[test]
+    fn values_that_are_no_numbers_can_count_as_zero() {
+        let mut voxels = array![[[[1.0, f32::NAN]]], [[[f32::INFINITY, 2.0]]]];
+        let mut findings = Findings::default();
+        check_values(voxels.view_mut(), true, &mut findings);
+        assert_eq!(voxels, array![[[[1.0, 0.0]]], [[[0.0, 2.0]]]]);
+        assert_eq!((findings.problems.len(), findings.warnings.len()), (0, 2));
     }
 
     #[test]

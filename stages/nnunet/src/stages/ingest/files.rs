@@ -3,10 +3,13 @@
 use std::io::ErrorKind;
 
 use ndarray::{Array3, Array4, s};
+use nnflow_io::dataset::read_spacing;
 use nnflow_io::image::{Geometry, Image, ReadError, ReadErrorKind, read_image, read_labels};
+use nnflow_kernels::geometry::Spacing;
 use nnflow_stage::{Artifact, FileRef};
 
 use super::check::{Findings, compare_grids};
+use crate::sources::{LABEL_SPACING, SPACING};
 
 /// First part of the name of the label image.
 const LABEL: &str = "label.";
@@ -17,13 +20,26 @@ const COPY_AGAIN: &str = "copy or export damaged files again";
 pub(super) struct CaseFiles<'a> {
     channels: Vec<&'a FileRef>,
     label: Option<&'a FileRef>,
+    /// Distances between voxels, for volumes of a format without.
+    spacing: Option<Spacing>,
+    /// As `spacing`, of the label image.
+    label_spacing: Option<Spacing>,
 }
 
 impl<'a> CaseFiles<'a> {
     /// Sorts the files of the artifact.
     pub(super) fn of(artifact: &'a Artifact, findings: &mut Findings) -> Self {
+        let named = |name: &str| artifact.files.iter().find(|file| file.name == name);
+        let mut spacing_of = |name: &str| {
+            let file = named(name)?;
+            let spacing = read_spacing(&file.path);
+            spacing.map_err(|error| findings.problem(format!("its spacing cannot be used: {error}"))).ok()
+        };
+        let (spacing, label_spacing) = (spacing_of(SPACING), spacing_of(LABEL_SPACING));
         let label = artifact.files.iter().find(|file| file.name.starts_with(LABEL));
-        let mut channels: Vec<&FileRef> = artifact.files.iter().filter(|file| !file.name.starts_with(LABEL)).collect();
+        let is_image =
+            |file: &&FileRef| !file.name.starts_with(LABEL) && ![SPACING, LABEL_SPACING].contains(&file.name.as_str());
+        let mut channels: Vec<&FileRef> = artifact.files.iter().filter(is_image).collect();
         channels.sort_by(|first, second| first.name.cmp(&second.name));
         for (number, file) in channels.iter().enumerate() {
             let expected = format!("{number:04}.");
@@ -31,7 +47,7 @@ impl<'a> CaseFiles<'a> {
                 findings.problem(format!("expected an image file `{expected}…`, found `{}`", file.name));
             }
         }
-        Self { channels, label }
+        Self { channels, label, spacing, label_spacing: label_spacing.or(spacing) }
     }
 }
 
@@ -46,7 +62,7 @@ pub(super) fn read_channels(
     let mut complete = true;
     for (number, file) in files.channels.iter().enumerate() {
         let image = match read_image(&file.path, &file.name) {
-            Ok(image) => image,
+            Ok(image) => Image { geometry: spaced(image.geometry, files.spacing), ..image },
             Err(error) => {
                 tell_unreadable(&format!("image file {number}"), file, &error, findings);
                 complete = false;
@@ -66,6 +82,14 @@ pub(super) fn read_channels(
         return None;
     }
     stack.filter(|_| complete).map(|stack| (stack.voxels, stack.geometry))
+}
+
+/// A volume's grid with the distances that a file beside it gives; a slice keeps its own, as in nnU-Net.
+fn spaced(geometry: Geometry, spacing: Option<Spacing>) -> Geometry {
+    match spacing {
+        Some(spacing) if geometry.shape[0] > 1 => Geometry { spacing, ..geometry },
+        _ => geometry,
+    }
 }
 
 /// Channels one after the other, in an array that is made once.
@@ -111,7 +135,7 @@ pub(super) fn read_label(files: &CaseFiles<'_>, findings: &mut Findings) -> Opti
         return None;
     };
     match read_labels(&file.path, &file.name) {
-        Ok(label) => Some(label),
+        Ok((label, geometry)) => Some((label, spaced(geometry, files.label_spacing))),
         Err(error) => {
             tell_unreadable("the label image", file, &error, findings);
             None

@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 
 use nnflow_kernels::metrics::{Confusion, Counts};
+use nnflow_kernels::statistics::mean_of_numbers;
 use nnflow_stage::{Artifact, StageError};
 
 use super::examples::{Cases, Example, Files};
 use super::label_map::Superfluous;
 use super::rules::{Rules, Step, apply_all};
 use crate::locations::LocationTarget as Target;
-use crate::stages::evaluate::measures::{Means, Targets, mean_of_numbers};
+use crate::stages::evaluate::measures::{Means, Targets};
 
 /// The rules that raise the Dice of cross-validation: nnU-Net 2.8.1 `determine_postprocessing`.
 pub(crate) fn validated(cases: &Cases<'_, Files<'_>>, targets: &Targets) -> Result<Rules, StageError> {

@@ -3,7 +3,7 @@
 use nnflow_io::dataset::DatasetDescription;
 use nnflow_io::fingerprint::Fingerprint;
 use nnflow_io::plans::{Configuration, Plans, UNetArguments};
-use nnflow_nnunet::planner::{PlannerSettings, Reasons, plan};
+use nnflow_nnunet::planner::{PlannerError, PlannerSettings, Reasons, plan};
 use serde_json::{Value, json};
 
 /// Equal cases of one channel and two labels.
@@ -11,6 +11,8 @@ pub(crate) struct Dataset {
     pub(crate) spacing: [f64; 3],
     pub(crate) shape: [usize; 3],
     pub(crate) n_cases: usize,
+    /// `numTraining` of `dataset.json`.
+    pub(crate) declared: Option<usize>,
     pub(crate) channel: &'static str,
     pub(crate) relative_size: f64,
 }
@@ -18,10 +20,14 @@ pub(crate) struct Dataset {
 impl Dataset {
     /// MR images that cropping does not shrink.
     pub(crate) fn new(spacing: [f64; 3], shape: [usize; 3], n_cases: usize) -> Self {
-        Self { spacing, shape, n_cases, channel: "MRI", relative_size: 1.0 }
+        Self { spacing, shape, n_cases, declared: Some(n_cases), channel: "MRI", relative_size: 1.0 }
     }
 
     pub(crate) fn plan(&self, settings: &PlannerSettings) -> Planned {
+        self.try_plan(settings).expect("a plan")
+    }
+
+    pub(crate) fn try_plan(&self, settings: &PlannerSettings) -> Result<Planned, PlannerError> {
         let fingerprint: Fingerprint = serde_json::from_value(json!({
             "spacings": vec![self.spacing; self.n_cases],
             "shapes_after_crop": vec![self.shape; self.n_cases],
@@ -32,15 +38,17 @@ impl Dataset {
             "median_relative_size_after_cropping": self.relative_size
         }))
         .expect("a fingerprint");
-        let description: DatasetDescription = serde_json::from_value(json!({
+        let mut description = json!({
             "channel_names": {"0": self.channel},
             "labels": {"background": 0, "anterior": 1, "posterior": 2},
-            "numTraining": self.n_cases,
             "file_ending": ".nii.gz"
-        }))
-        .expect("a description");
-        let (plans, reasons) = plan("Dataset001_Test", &fingerprint, &description, settings).expect("a plan");
-        Planned { plans, reasons }
+        });
+        if let Some(declared) = self.declared {
+            description["numTraining"] = json!(declared);
+        }
+        let description: DatasetDescription = serde_json::from_value(description).expect("a description");
+        let (plans, reasons) = plan("Dataset001_Test", &fingerprint, &description, settings)?;
+        Ok(Planned { plans, reasons })
     }
 }
 
