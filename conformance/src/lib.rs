@@ -1,6 +1,6 @@
 //! Holds nnflow against golden vectors: inputs and outputs of the real nnU-Net, in the structure of `tests/golden`.
 //!
-//! Each component of the vectors has a file in [`components`] and a row in [`COMPONENTS`]. A component looks for its
+//! Each component of the vectors has a file in `components` and a row in [`COMPONENTS`]. A component looks for its
 //! vectors on disk and knows none by name, so that it also runs on another set of the same structure. Whatever lies in a
 //! folder of vectors and was not understood counts as not met: a comparison that silently leaves something out proves
 //! less than it seems to.

@@ -115,7 +115,7 @@ fn listed_value(item: &Value, path: &str) -> Result<String, Diagnostic> {
 
 /// Where the values of an axis come from, the values, and further ones that it might have had.
 ///
-/// `{ values = […], known = […] }` is what [`super::expand`] writes for an axis that was narrowed: references and
+/// `{ values = […], known = […] }` is what [`super::expand()`] writes for an axis that was narrowed: references and
 /// conditions may still name the values that are left out.
 fn from_table(
     entry: &Entry,

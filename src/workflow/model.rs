@@ -49,7 +49,7 @@ pub struct Workflow {
     pub(super) broken: BTreeSet<String>,
     /// Whether all axes could be understood.
     pub(super) axes_complete: bool,
-    /// The merged tree, for [`super::expand`].
+    /// The merged tree, for [`super::expand()`].
     pub(super) document: Table,
 }
 

@@ -6,7 +6,7 @@
 //!
 //! - [`dataset`]: `dataset.json` and the raw layout of nnU-Net.
 //! - [`image`]: medical and natural images, with the geometry needed to write labels back onto the same grid.
-//! - [`array`]: preprocessed arrays, made for reading patches.
+//! - [`mod@array`]: preprocessed arrays, made for reading patches.
 //! - [`npy`]: scores that something else computed.
 //! - [`fingerprint`], [`plans`], [`splits`], [`summary`]: the JSON files that nnU-Net's users know.
 //! - [`tensors`]: weights as safetensors.

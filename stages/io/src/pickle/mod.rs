@@ -1,9 +1,9 @@
 //! Python's pickles as data: what nnU-Net's checkpoints and postprocessing files are written in.
 //!
 //! A pickle is a program for a small stack machine, and Python runs whatever function it names. The machine here runs
-//! nothing: a name is looked up in a fixed list ([`globals`]), each entry of which stands for one harmless kind of value
+//! nothing: a name is looked up in a fixed list (`globals`), each entry of which stands for one harmless kind of value
 //! (an ordered dictionary, a tensor, a number of NumPy's), and any other name is an error that tells it. The result is an
-//! arena of plain [`Node`]s, in which values may be shared or even contain themselves, as they may in Python; so readers
+//! arena of plain nodes, in which values may be shared or even contain themselves, as they may in Python; so readers
 //! ask for what they expect ([`Value::get`]) and never walk all of it.
 //!
 //! Every node costs the file at least one byte, and what calls copy is counted, so a file cannot make the machine allocate

@@ -2,9 +2,9 @@
 //!
 //! nnU-Net keeps a trained configuration in a folder `TRAINER__PLANS__CONFIGURATION` with `plans.json`, `dataset.json` and
 //! a checkpoint a fold; several of them lie beside each other in the folder of a dataset, and nnU-Net exports such a folder
-//! as a zip. [`import`] takes any of these, looks for the folder's other files (the choice of the best configuration, the
+//! as a zip. [`import()`] takes any of these, looks for the folder's other files (the choice of the best configuration, the
 //! postprocessing, a cascade's first stage), and writes a bundle: weights as safetensors, everything else as JSON.
-//! [`export`] goes the other way.
+//! [`export()`] goes the other way.
 //!
 //! What was trained by strangers is not trusted. Checkpoints are pickles, of which nothing is run
 //! ([`nnflow_io::pickle`]); every tensor is held against the network that the plans describe, by name, shape and
