@@ -106,9 +106,12 @@ impl Store {
         for attempt in self.attempts(key)?.iter().filter(|attempt| attempt.is_free_to_remove()) {
             attempt.remove()?;
         }
-        // It stays for as long as another process has an attempt in it.
-        fs::remove_dir(self.work_path(key)).ok();
-        Ok(())
+        let folder = self.work_path(key);
+        match fs::remove_dir(&folder) {
+            // It stays for as long as another process has an attempt in it, which may also have removed it by now.
+            Err(error) if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotFound) => Ok(()),
+            removed => removed.at("remove the folder", &folder),
+        }
     }
 
     fn work_path(&self, key: &Key) -> PathBuf {

@@ -47,24 +47,30 @@ pub(crate) fn challenge(arguments: &ChallengeArguments) -> Result<Exit, Failed> 
     // What depends on bytes that came out otherwise cannot run; all the other cases still tell something.
     let options = RunOptions { machine: arguments.machine.clone(), keep_going: true, ..RunOptions::default() };
     let end = drive(&session, &scratch, &mut state, ready, &mut listeners, &options);
-    let mut text = String::new();
-    let mut differing = 0;
+    let mut differences = String::new();
+    let mut missing = String::new();
     for (unit, (key, old)) in &published {
-        let Some(new) = scratch.lookup(key)?.hit() else { continue };
+        let Some(new) = scratch.lookup(key)?.hit() else {
+            missing.push_str(&format!("{unit}: not made again\n"));
+            continue;
+        };
         if let Some(difference) = difference(&Sides { old: (&session.store, old), new: (&scratch, &new) }) {
-            text.push_str(&format!("{unit}: {difference}\n"));
-            differing += 1;
+            differences.push_str(&format!("{unit}: {difference}\n"));
         }
     }
     if end.interrupted {
         return Ok(Exit::Interrupted);
     }
-    if differing > 0 {
-        print(&text);
+    if !differences.is_empty() {
+        print(&differences);
         return Ok(Exit::StageFailed);
     }
     if let Some(failure) = end.failures.into_iter().next() {
         return Err(Failed::Report(failure.report));
+    }
+    if !missing.is_empty() {
+        print(&missing);
+        return Ok(Exit::StageFailed);
     }
     let units = if published.len() == 1 { "1 unit".to_owned() } else { format!("{} units", published.len()) };
     print(&format!("{}: made again, the same bytes ({units})\n", arguments.node));

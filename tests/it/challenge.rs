@@ -25,8 +25,8 @@ fn the_cases_of_results_that_are_not_kept_are_made_again() {
 #[test]
 fn other_bytes_are_told_with_the_place_where_they_differ() {
     let project = Project::finished();
-    let once = r#"exec sed -u 's/"batch_dice":true/"batch_dice":false/' | "$NNFLOW_WORKER" "$@""#;
-    project.script("worker", once);
+    let other_loss = r#"exec sed -u 's/"batch_dice":true/"batch_dice":false/' | "$NNFLOW_WORKER" "$@""#;
+    project.script("worker", other_loss);
     let mut command = project.command(&["cache", "challenge", "train[2d,0]"]);
     command.env("NNFLOW_WORKER", crate::support::worker()).env("NNFLOW_TORCH", project.path("worker"));
     let output = command.output().expect("nnflow can be started");

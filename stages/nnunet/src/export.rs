@@ -6,6 +6,7 @@
 
 mod memory;
 mod plan;
+mod ports;
 mod scores;
 mod write;
 
@@ -23,11 +24,13 @@ use serde::Deserialize;
 
 use crate::case::{CaseRecord, PreparedGrid, unreadable};
 use crate::documents::TargetSpacing;
+use crate::segmentation::write_segmentation;
 use crate::train::slices::Classes;
 pub use memory::{ExportSize, slab_bytes};
 pub use plan::{ExportPlan, Resampling};
+pub(crate) use ports::{OUTPUTS, PLAN};
 pub use scores::{LOGITS_NNA, LOGITS_NPY, ScoreKind, ScoreSource, StoredScores};
-pub use write::{PROBABILITIES, write_label_image, write_probabilities};
+pub use write::{PROBABILITIES, write_probabilities};
 
 /// The probability above which a voxel belongs to a region.
 const REGION_THRESHOLD: f32 = 0.5;
@@ -102,7 +105,8 @@ impl Exporter<'_> {
             };
             write::write_next_stage(context, &next)?;
         }
-        write_label_image(context, self.record, labels)
+        let record = self.record;
+        write_segmentation(&mut context.output("labels"), labels, &record.geometry, &record.file_ending)
     }
 
     /// The labels on the image's own grid, `[z, y, x]`; 0 outside of what was cropped.

@@ -3,7 +3,7 @@
 //! The artifact `labels` of a case is one file, `labels.nii.gz` or with another ending; as a stored object it has no
 //! ending, so the name within the artifact tells the format.
 
-use ndarray::{Array3, ArrayView3, Axis};
+use ndarray::{Array3, Axis};
 use nnflow_io::image::{Geometry, read_header, read_labels, write_labels};
 use nnflow_io::json;
 use nnflow_stage::{Artifact, FileRef, InputValue, OutputWriter, ResourceQuery, StageError};
@@ -53,14 +53,29 @@ fn label_file<'a>(artifact: &'a Artifact, case: &str) -> Result<&'a FileRef, Sta
 /// Writes labels `[z, y, x]` in the format of `ending`, onto the grid of the image they belong to.
 pub(crate) fn write_segmentation(
     writer: &mut OutputWriter<'_>,
-    labels: ArrayView3<'_, i16>,
+    labels: Array3<i16>,
     geometry: &Geometry,
     ending: &str,
 ) -> Result<(), StageError> {
     let path = writer.file(&format!("{STEM}{ending}"))?;
-    let unsigned = labels.mapv(|label| u16::try_from(label).unwrap_or(0));
+    let unsigned = unsigned(labels)?;
     write_labels(&path, unsigned.view(), geometry, ending)
         .map_err(|error| StageError::storage("the label image cannot be written").with_source(error))
+}
+
+/// Labels as label images hold them. The numbers are of the same size, so that collecting them needs no memory of its own.
+fn unsigned(labels: Array3<i16>) -> Result<Array3<u16>, StageError> {
+    let labels = if labels.is_standard_layout() { labels } else { labels.as_standard_layout().into_owned() };
+    let shape = labels.raw_dim();
+    let (values, _) = labels.into_raw_vec_and_offset();
+    let values = values.into_iter().map(|label| u16::try_from(label).map_err(|_| negative(label)));
+    let values = values.collect::<Result<Vec<u16>, StageError>>()?;
+    Ok(Array3::from_shape_vec(shape, values).expect("invariant: the labels were in C order and as many"))
+}
+
+fn negative(label: i16) -> StageError {
+    StageError::input(format!("label `{label}` cannot be written to a label image: expected labels of at least 0"))
+        .with_hint("labels below 0 have no meaning in `dataset.json`; find out where the label image got them from")
 }
 
 /// The labels `[z, y, x]` that somebody drew for a case, and the case's record.
@@ -121,4 +136,23 @@ fn voxels_in(artifact: &Artifact) -> Option<u64> {
 /// Voxels of an image.
 pub(crate) fn voxels_of(geometry: &Geometry) -> u64 {
     geometry.shape.iter().fold(1, |voxels, extent| voxels.saturating_mul(*extent as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::array;
+
+    use super::*;
+
+    #[test]
+    fn labels_keep_their_places_whatever_their_order_in_memory() {
+        let labels = array![[[0_i16, 1], [2, 3]]].permuted_axes([2, 1, 0]);
+        assert_eq!(unsigned(labels).ok(), Some(array![[[0_u16], [2]], [[1], [3]]]));
+    }
+
+    #[test]
+    fn a_negative_label_is_refused_and_not_taken_for_background() {
+        let error = unsigned(array![[[1_i16, -1]]]).expect_err("a negative label");
+        assert!(error.report().message.starts_with("label `-1` cannot be written"), "{error}");
+    }
 }

@@ -12,8 +12,9 @@ use serde_json::Value;
 
 use crate::case::{CaseRecord, open, unreadable};
 use crate::documents::{CONFIGURATION, slice, unknown_port};
-use crate::export::{PROBABILITIES, write_label_image, write_probabilities};
+use crate::export::{PROBABILITIES, write_probabilities};
 use crate::segmentation::largest_case;
+use crate::segmentation::write_segmentation;
 use crate::train::slices::Classes;
 
 /// The stage.
@@ -239,7 +240,7 @@ fn average(
         }
         Ok(mean)
     })?;
-    write_label_image(context, &record, labels)?;
+    write_segmentation(&mut context.output("labels"), labels, &record.geometry, &record.file_ending)?;
     means.map_or(Ok(()), |means| write_probabilities(context, &means))
 }
 

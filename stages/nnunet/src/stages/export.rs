@@ -1,8 +1,8 @@
 //! `export`: from scores that something else computed to labels on the image's own grid.
 
 use nnflow_stage::{
-    Axes, Context, InputPort, OutputPort, Parameter, ParameterKind, Parameters, Phase, PhaseKind, Read, ResourceQuery,
-    Resources, Runner, Stage, StageError, StageSpec,
+    Axes, Context, InputPort, Parameter, ParameterKind, Parameters, Phase, PhaseKind, Read, ResourceQuery, Resources,
+    Runner, Stage, StageError, StageSpec,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::case::{CaseRecord, size_of_case};
 use crate::documents::{CONFIGURATION, unknown_port};
 use crate::export::{
-    ExportPlan, ExportSize, Exporter, NextStageFrom, ScoreKind, Scores, StoredScores, Wanted, slab_bytes,
+    ExportPlan, ExportSize, Exporter, NextStageFrom, OUTPUTS, PLAN, ScoreKind, Scores, StoredScores, Wanted, slab_bytes,
 };
 use crate::train::slices::Classes;
 
@@ -45,15 +45,7 @@ static SPEC: StageSpec = StageSpec {
             optional: false,
             doc: "preprocessed cases; read are their grids",
         },
-        InputPort {
-            name: "plan",
-            kinds: &["plan"],
-            read: Read::Document,
-            per_case: false,
-            many: false,
-            optional: false,
-            doc: "how scores are resampled, and the grid of the next stage",
-        },
+        PLAN,
         InputPort {
             name: "description",
             kinds: &["description"],
@@ -64,32 +56,7 @@ static SPEC: StageSpec = StageSpec {
             doc: "`dataset.json`; read are the labels or regions that the classes stand for",
         },
     ],
-    outputs: &[
-        OutputPort {
-            name: "labels",
-            kind: "labels",
-            per_case: true,
-            optional: false,
-            document: None,
-            doc: "`labels.nii.gz`, or with the dataset's own ending: labels on the image's own grid",
-        },
-        OutputPort {
-            name: "probabilities",
-            kind: "probabilities",
-            per_case: true,
-            optional: true,
-            document: None,
-            doc: "`probabilities.nna` (f32, [class, z, y, x]) on the image's own grid, if asked for",
-        },
-        OutputPort {
-            name: "next_stage",
-            kind: "next_stage",
-            per_case: true,
-            optional: true,
-            document: None,
-            doc: "`next_stage.nna` (i16) on the grid of a cascade's next stage",
-        },
-    ],
+    outputs: OUTPUTS,
     parameters: &[
         Parameter {
             name: "values",

@@ -180,7 +180,7 @@ fn apply(context: &mut Context<'_>) -> Result<(), StageError> {
     let mut map = LabelMap::new(labels);
     let mut output = context.output("labels");
     if apply_all(&rules.steps, &mut map) {
-        write_segmentation(&mut output, map.labels(), &geometry, ending_of(artifact, case)?)
+        write_segmentation(&mut output, map.labels().to_owned(), &geometry, ending_of(artifact, case)?)
     } else {
         output.forward_all(artifact);
         Ok(())

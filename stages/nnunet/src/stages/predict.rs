@@ -5,13 +5,13 @@ mod memory;
 use std::collections::BTreeMap;
 
 use nnflow_stage::{
-    Axes, Context, InputPort, OutputPort, Parameter, ParameterKind, Parameters, Phase, PhaseKind, Read, ResourceQuery,
-    Resources, Runner, Stage, StageError, StageSpec,
+    Axes, Context, InputPort, Parameter, ParameterKind, Parameters, Phase, PhaseKind, Read, ResourceQuery, Resources,
+    Runner, Stage, StageError, StageSpec,
 };
 use serde_json::Value;
 
 use crate::documents::unknown_port;
-use crate::export::ExportPlan;
+use crate::export::{ExportPlan, OUTPUTS, PLAN};
 use crate::train::settings::{COUNT, POSITIVE, parameter};
 use crate::train::slices::{Classes, FoldCases};
 
@@ -113,15 +113,7 @@ each voxel, and one class at a time.",
             optional: false,
             doc: "the networks: one, several folds, or a bundle, of which those of the configuration are used",
         },
-        InputPort {
-            name: "plan",
-            kinds: &["plan"],
-            read: Read::Document,
-            per_case: false,
-            many: false,
-            optional: false,
-            doc: "how scores are resampled, and the grid of the next stage",
-        },
+        PLAN,
         InputPort {
             name: "description",
             kinds: &["description"],
@@ -150,32 +142,7 @@ each voxel, and one class at a time.",
             doc: "in a cascade, the segmentations of the stage before",
         },
     ],
-    outputs: &[
-        OutputPort {
-            name: "labels",
-            kind: "labels",
-            per_case: true,
-            optional: false,
-            document: None,
-            doc: "`labels.nii.gz`, or with the dataset's own ending: labels on the image's own grid",
-        },
-        OutputPort {
-            name: "probabilities",
-            kind: "probabilities",
-            per_case: true,
-            optional: true,
-            document: None,
-            doc: "`probabilities.nna` (f32, [class, z, y, x]) on the image's own grid",
-        },
-        OutputPort {
-            name: "next_stage",
-            kind: "next_stage",
-            per_case: true,
-            optional: true,
-            document: None,
-            doc: "`next_stage.nna` (i16) on the grid of a cascade's next stage",
-        },
-    ],
+    outputs: OUTPUTS,
     parameters: PARAMETERS,
     axes: &["configuration"],
     draws: false,
