@@ -17,6 +17,7 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Context as _, anyhow};
 use nnflow::engine::drive::{Drive, OnFailure};
 use nnflow::engine::history::History;
+use nnflow::engine::native::Native;
 use nnflow::engine::perform::Performer;
 use nnflow::engine::schedule::{Capacity, Scheduler};
 use nnflow::engine::state::{Forced, Port, Slot, Start, State};
@@ -117,6 +118,7 @@ static SPEC: StageSpec = StageSpec {
     }],
     axes: &[],
     draws: false,
+    resumes: false,
     // Two phases, cached apart: with one more case, one case is measured and the table is put together again.
     phases: &[
         Phase {
@@ -215,7 +217,14 @@ fn run(folder: &Path, title: &str, sets: &[&str]) -> anyhow::Result<String> {
     }
     let workers = WorkerPool::new("nnflow-torch".into());
     let cancel = AtomicBool::new(false);
-    let performer = Performer { store: &session.store, workers: &workers, cancel: &cancel, device: "cpu".to_owned() };
+    let native = Native::new(1).map_err(|report| failed(&report))?;
+    let performer = Performer {
+        store: &session.store,
+        native: &native,
+        workers: &workers,
+        cancel: &cancel,
+        device: "cpu".to_owned(),
+    };
     let scheduler = Scheduler::new(Capacity { threads: 2, memory_bytes: 1 << 30, gpus: 0 });
     let mut lines = Plain::new(std::io::stdout());
     let end = Drive::new(&mut state, &performer, scheduler, &mut lines, OnFailure::KeepGoing).run(ready);

@@ -1,30 +1,20 @@
-//! Publication: objects first, manifests last, each of them all at once or not at all.
-//!
-//! A run publishes thousands of small results. Flushing files and folders one by one would take most of
-//! the time, so a batch writes everything, flushes all files, renames them, and flushes each folder once.
+//! What is about to be published: objects and manifests, staged but without their final names.
 
-use std::collections::BTreeSet;
-use std::fs::{self, File, Permissions};
-use std::io::{self, Write};
+use std::fs::{self, Permissions};
+use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::digest::{Digest, hash_bytes, hash_file};
-use crate::durable::{sync_files, sync_folders};
-use crate::error::{IoContext, StoreError, if_present};
+use crate::error::{IoContext, StoreError};
 use crate::fault::PublishStep;
-use crate::lookup::Lookup;
 use crate::manifest::Manifest;
 use crate::staging::{PUBLISHED_MODE, Staged};
-use crate::store::{Store, create_folder};
+use crate::store::Store;
 
 /// Files up to this size are read once into memory instead of being hashed, copied and hashed again.
 const SMALL_FILE_BYTES: u64 = 1024 * 1024;
-
-/// How often a manifest that cannot be trusted is taken away before giving up. Each time, another process
-/// has put another broken one in its place, so more than one is already strange.
-const PLACE_ATTEMPTS: usize = 16;
 
 /// Objects and manifests on their way into a store. Threads may fill one batch together.
 ///
@@ -37,32 +27,10 @@ pub struct Batch<'store> {
 }
 
 #[derive(Debug, Default)]
-struct Contents {
-    objects: Vec<(Digest, Staged)>,
-    adopted: Vec<PathBuf>,
-    manifests: Vec<Manifest>,
-}
-
-/// What became of a manifest.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Published {
-    /// The manifest that stands in the store now: this one, or that of an earlier publisher.
-    pub manifest: Manifest,
-    /// How it came to stand there.
-    pub outcome: Outcome,
-}
-
-/// How a manifest came to stand in the store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// There was none for its key.
-    New,
-    /// Another publisher was first, and its manifest stays.
-    Existing,
-    /// It took the place of one that was damaged or had lost its objects.
-    Repaired,
-    /// It took the place of one whose bytes had not been kept.
-    Upgraded,
+pub(crate) struct Contents {
+    pub(crate) objects: Vec<(Digest, Staged)>,
+    pub(crate) adopted: Vec<PathBuf>,
+    pub(crate) manifests: Vec<Manifest>,
 }
 
 impl Store {
@@ -70,107 +38,9 @@ impl Store {
     pub fn batch(&self) -> Batch<'_> {
         Batch { store: self, contents: Mutex::default() }
     }
-
-    /// Publishes one manifest, whose objects are in the store already, unless its key has one.
-    ///
-    /// # Errors
-    /// [`StoreError::MissingObject`] if an object is not there; [`StoreError::ReadOnly`], [`StoreError::Io`].
-    pub fn publish(&self, manifest: Manifest) -> Result<Published, StoreError> {
-        self.staging()?;
-        self.check_objects(&manifest)?;
-        let mut published = self.place_manifests(vec![manifest])?;
-        Ok(published.pop().expect("invariant: every manifest of a batch is published or the batch fails"))
-    }
-
-    fn check_objects(&self, manifest: &Manifest) -> Result<(), StoreError> {
-        for file in manifest.objects() {
-            if self.object_bytes(&file.digest)? != Some(file.bytes) {
-                return Err(StoreError::MissingObject { digest: file.digest });
-            }
-        }
-        Ok(())
-    }
-
-    fn place_objects(&self, objects: Vec<(Digest, Staged)>) -> Result<(), StoreError> {
-        if objects.is_empty() {
-            return Ok(());
-        }
-        self.step(PublishStep::SyncObjects, self.root())?;
-        sync_files(&objects.iter().map(|(_, staged)| staged.path()).collect::<Vec<_>>())?;
-        let mut folders = BTreeSet::new();
-        for (digest, staged) in objects {
-            let path = self.object_path(&digest);
-            self.step(PublishStep::PlaceObject, &path)?;
-            folders.extend(leaf_folders(&path)?);
-            staged.place(&path)?;
-        }
-        self.step(PublishStep::SyncObjectFolders, self.root())?;
-        sync_folders(folders)
-    }
-
-    fn place_manifests(&self, manifests: Vec<Manifest>) -> Result<Vec<Published>, StoreError> {
-        if manifests.is_empty() {
-            return Ok(Vec::new());
-        }
-        let staged = manifests.into_iter().map(|manifest| self.stage_manifest(manifest));
-        let staged: Vec<StagedManifest> = staged.collect::<Result<_, _>>()?;
-        self.step(PublishStep::SyncManifests, self.root())?;
-        sync_files(&staged.iter().map(|manifest| manifest.file.path()).collect::<Vec<_>>())?;
-        let mut folders = BTreeSet::new();
-        for manifest in &staged {
-            folders.extend(leaf_folders(&manifest.path)?);
-        }
-        let published = staged.into_iter().map(|manifest| self.place_manifest(manifest));
-        let published = published.collect::<Result<Vec<_>, _>>()?;
-        self.step(PublishStep::SyncManifestFolders, self.root())?;
-        sync_folders(folders)?;
-        Ok(published)
-    }
-
-    fn stage_manifest(&self, manifest: Manifest) -> Result<StagedManifest, StoreError> {
-        let path = self.manifest_path(&manifest.key());
-        self.step(PublishStep::StageManifest, &path)?;
-        let bytes = manifest.to_bytes();
-        let file = self.staging()?.write(&bytes)?;
-        Ok(StagedManifest { manifest, bytes, file, path })
-    }
-
-    /// Puts a manifest where there is none. One that stands there wins if it is a hit and its bytes were
-    /// kept, or if this one's were not kept either.
-    fn place_manifest(&self, staged: StagedManifest) -> Result<Published, StoreError> {
-        let StagedManifest { manifest, bytes, file, path } = staged;
-        let mut outcome = Outcome::New;
-        for _ in 0..PLACE_ATTEMPTS {
-            self.step(PublishStep::PlaceManifest, &path)?;
-            if put_if_absent(&file, &bytes, &path).at("create", &path)? {
-                return Ok(Published { manifest, outcome });
-            }
-            let Some(existing) = if_present(fs::read(&path)).at("read", &path)? else { continue };
-            // A network file system may repeat a link that succeeded and then report that the name exists.
-            if existing == bytes {
-                return Ok(Published { manifest, outcome });
-            }
-            outcome = match self.judge(&manifest.key(), &existing)? {
-                Lookup::Hit(winner) if winner.stored || !manifest.stored => {
-                    return Ok(Published { manifest: *winner, outcome: Outcome::Existing });
-                }
-                Lookup::Hit(_) => Outcome::Upgraded,
-                Lookup::Miss(_) => Outcome::Repaired,
-            };
-            self.staging()?.displace(&path, |aside| Ok(fs::read(aside)? == existing))?;
-        }
-        Err(io::Error::from(io::ErrorKind::ResourceBusy)).at("replace", &path)
-    }
 }
 
-struct StagedManifest {
-    manifest: Manifest,
-    bytes: Vec<u8>,
-    file: Staged,
-    path: PathBuf,
-}
-
-impl Batch<'_> {
+impl<'store> Batch<'store> {
     /// Adds some bytes; returns their digest and number.
     ///
     /// # Errors
@@ -229,27 +99,6 @@ impl Batch<'_> {
         self.contents().manifests.push(manifest);
     }
 
-    /// Puts everything into the store; returns what became of the manifests, in the order they were added.
-    ///
-    /// # Errors
-    /// [`StoreError::MissingObject`] if a manifest names an object that is nowhere; [`StoreError::Io`]. Some
-    /// objects and manifests of the batch may then be in the store, each of them whole and usable.
-    pub fn commit(self) -> Result<Vec<Published>, StoreError> {
-        let store = self.store;
-        let contents = self.contents.into_inner().unwrap_or_else(PoisonError::into_inner);
-        store.place_objects(contents.objects)?;
-        contents.manifests.iter().try_for_each(|manifest| store.check_objects(manifest))?;
-        let published = store.place_manifests(contents.manifests)?;
-        if !contents.adopted.is_empty() {
-            store.step(PublishStep::RemoveAdopted, store.root())?;
-        }
-        for path in contents.adopted {
-            // The bytes are safe. What cannot be removed lies in a work folder, which goes as a whole.
-            fs::remove_file(&path).ok();
-        }
-        Ok(published)
-    }
-
     /// A second name for the file in the staging folder, so that the first one stays until all is done.
     ///
     /// `None` where the file must be copied: it is on another file system, belongs to someone else, or has
@@ -278,34 +127,17 @@ impl Batch<'_> {
         Ok(staged)
     }
 
+    pub(crate) fn store(&self) -> &'store Store {
+        self.store
+    }
+
+    pub(crate) fn into_contents(self) -> Contents {
+        self.contents.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn contents(&self) -> MutexGuard<'_, Contents> {
         // A thread that panicked while it held the lock had pushed its element or had not.
         self.contents.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The folders in which a new object or manifest, and its folder, get their names; makes the inner one if need
-/// be. Both are flushed, because another process may have made the inner one and not flushed it yet.
-fn leaf_folders(path: &Path) -> Result<impl Iterator<Item = PathBuf>, StoreError> {
-    let folders = path.ancestors().skip(1).take(2);
-    folders.clone().take(1).try_for_each(create_folder)?;
-    Ok(folders.map(Path::to_owned))
-}
-
-/// Creates a file that another staged file holds the content of; `false` if the name exists.
-fn put_if_absent(staged: &Staged, bytes: &[u8], path: &Path) -> io::Result<bool> {
-    let created = match fs::hard_link(staged.path(), path) {
-        // A file system without hard links: a process killed in the middle leaves a manifest cut short, which
-        // is a miss, and the next publisher replaces it.
-        Err(error) if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported) => {
-            File::create_new(path).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-        }
-        result => result,
-    };
-    match created {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-        Err(error) => Err(error),
     }
 }
 

@@ -17,7 +17,7 @@ const FLUSHING_THREADS: usize = 8;
 const FLUSH_ALL_FROM: usize = 64;
 
 /// Flushes all the files to the disk, with their content and their metadata. All are on one file system.
-pub(crate) fn sync_files(paths: &[&Path]) -> Result<(), StoreError> {
+pub(crate) fn sync_files(paths: &[PathBuf]) -> Result<(), StoreError> {
     if sync_all_at_once(paths)? {
         return Ok(());
     }
@@ -25,17 +25,16 @@ pub(crate) fn sync_files(paths: &[&Path]) -> Result<(), StoreError> {
 }
 
 /// Flushes the folders, so that the names in them survive a loss of power. All are on one file system.
-pub(crate) fn sync_folders(paths: impl IntoIterator<Item = PathBuf>) -> Result<(), StoreError> {
-    let paths: Vec<PathBuf> = paths.into_iter().collect();
-    if sync_all_at_once(&paths)? {
+pub(crate) fn sync_folders(paths: &[PathBuf]) -> Result<(), StoreError> {
+    if sync_all_at_once(paths)? {
         return Ok(());
     }
-    for_each_overlapping(&paths, |path| sync_folder(path))
+    for_each_overlapping(paths, |path| sync_folder(path))
 }
 
 /// `false` if there are too few paths, or if the system cannot do it.
-fn sync_all_at_once(paths: &[impl AsRef<Path>]) -> Result<bool, StoreError> {
-    let Some(path) = paths.first().map(AsRef::as_ref).filter(|_| paths.len() >= FLUSH_ALL_FROM) else {
+fn sync_all_at_once(paths: &[PathBuf]) -> Result<bool, StoreError> {
+    let Some(path) = paths.first().filter(|_| paths.len() >= FLUSH_ALL_FROM) else {
         return Ok(false);
     };
     let file = File::open(path).at("flush", path)?;
@@ -115,8 +114,8 @@ mod tests {
         let present = folder.path().join("present");
         std::fs::write(&present, "x").unwrap();
         let missing = folder.path().join("missing");
-        let mut paths = vec![present.as_path(); FLUSH_ALL_FROM / 2];
-        paths.insert(10, &missing);
+        let mut paths = vec![present; FLUSH_ALL_FROM / 2];
+        paths.insert(10, missing.clone());
         let error = sync_files(&paths).unwrap_err();
         assert_eq!(error.to_string(), format!("cannot flush `{}`", missing.display()));
     }

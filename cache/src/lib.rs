@@ -11,12 +11,12 @@
 //!   VERSION  CACHEDIR.TAG  .gitignore
 //!   objects/ab/cdef…              immutable, mode 0444, named by content
 //!   manifests/ab/cdef….json       key → outputs, put if absent, with the key's readable pre-image
-//!   work/<key>/attempt-N-<unique>/   one folder for each attempt, kept when it dies: checkpoints live here
+//!   work/<key>/attempt-N-<unique>/   a folder for each attempt that a later one could go on from: checkpoints live here
 //!   runs/                         one folder a run; belongs to the engine
 //!   history/<workflow>/<node>.json   the last key and record of a node, for explanations
 //!   leases/<key>.json             who is working on a key; an efficiency, never a lock
 //!   index/stat-cache              digests of source files by (device, inode, size, mtime, ctime)
-//!   tmp/<process>/                staging, one folder for each process
+//!   tmp/<process>/                staging and scratch, one folder for each process
 //! ```
 //!
 //! # What holds at every instant
@@ -36,6 +36,7 @@
 
 mod batch;
 mod canonical;
+mod commit;
 mod digest;
 mod durable;
 mod error;
@@ -48,6 +49,7 @@ mod lookup;
 mod manifest;
 mod object;
 mod process;
+mod scratch;
 mod staging;
 mod stat_cache;
 mod stats;
@@ -56,8 +58,9 @@ mod verify;
 mod walk;
 mod work;
 
-pub use batch::{Batch, Outcome, Published};
+pub use batch::Batch;
 pub use canonical::canonical_json;
+pub use commit::{Outcome, Published};
 pub use digest::{Digest, DigestError, hash_bytes, hash_file};
 pub use error::{Hint, StoreError};
 pub use fault::{FaultHook, PublishStep};
@@ -68,6 +71,7 @@ pub use lease::{Acquired, Lease, LeaseRecord};
 pub use lookup::{Lookup, MissReason};
 pub use manifest::{Artifact, FileEntry, Manifest, ManifestError, NameError, PortValue};
 pub use process::{Liveness, ProcessIdentity};
+pub use scratch::Scratch;
 pub use stat_cache::{SourceDigest, StatCache};
 pub use stats::StoreStats;
 pub use store::{STORE_VERSION, Store};

@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use crate::error::{IoContext, StoreError};
@@ -24,6 +25,8 @@ pub(crate) const PUBLISHED_MODE: u32 = 0o444;
 pub(crate) struct Staging {
     folder: PathBuf,
     next: AtomicU64,
+    /// Folders in it that wait for their next use; none before the first use.
+    scratch: Mutex<Option<Vec<PathBuf>>>,
 }
 
 /// A file in the staging folder; removed when dropped, unless it was placed.
@@ -38,7 +41,7 @@ impl Staging {
     pub(crate) fn create(tmp: &Path) -> Result<Self, StoreError> {
         let folder = tmp.join(format!("{}-{}", ProcessIdentity::current().pid, unique_name()));
         fs::create_dir(&folder).at("create the folder", &folder)?;
-        let staging = Self { folder, next: AtomicU64::new(0) };
+        let staging = Self { folder, next: AtomicU64::new(0), scratch: Mutex::default() };
         staging.write_owner()?;
         Ok(staging)
     }
@@ -59,8 +62,21 @@ impl Staging {
 
     /// A new name in the folder; nothing is there yet.
     pub(crate) fn reserve(&self) -> Staged {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        Staged { path: self.folder.join(number.to_string()), placed: false }
+        Staged { path: self.next_path(""), placed: false }
+    }
+
+    /// A new name for a folder in the folder.
+    pub(crate) fn reserve_folder(&self) -> PathBuf {
+        self.next_path("scratch-")
+    }
+
+    pub(crate) fn scratch_pool(&self) -> MutexGuard<'_, Option<Vec<PathBuf>>> {
+        // A thread that panicked while it held the lock had taken its folder or had not.
+        self.scratch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn next_path(&self, prefix: &str) -> PathBuf {
+        self.folder.join(format!("{prefix}{}", self.next.fetch_add(1, Ordering::Relaxed)))
     }
 
     /// A new file with these bytes, already with the mode of published files.

@@ -187,10 +187,10 @@ impl Store {
         let version = format!("{STORE_VERSION}\n");
         for (name, text) in [(CACHE_TAG_FILE, CACHE_TAG), (IGNORE_FILE, "*\n"), (VERSION_FILE, version.as_str())] {
             let staged = self.staging()?.write(text.as_bytes())?;
-            sync_files(&[staged.path()])?;
+            sync_files(&[staged.path().to_owned()])?;
             staged.place(&self.root.join(name))?;
         }
-        sync_folders([self.root.clone()])
+        sync_folders(std::slice::from_ref(&self.root))
     }
 }
 

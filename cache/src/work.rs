@@ -1,4 +1,4 @@
-//! Work under way: a folder for each attempt at a key.
+//! Work under way that can be gone on with: a folder for each attempt at a key.
 //!
 //! Every attempt has a folder of its own, because the process of an earlier one may still be running: a
 //! cluster that believes a node dead starts the job again elsewhere. An attempt that dies leaves its folder,

@@ -46,7 +46,7 @@ pub(crate) fn challenge(arguments: &ChallengeArguments) -> Result<Exit, Failed> 
     let mut listeners = Listeners(vec![Box::new(Plain::new(std::io::stderr()))]);
     // What depends on bytes that came out otherwise cannot run; all the other cases still tell something.
     let options = RunOptions { machine: arguments.machine.clone(), keep_going: true, ..RunOptions::default() };
-    let end = drive(&session, &scratch, &mut state, ready, &mut listeners, &options);
+    let end = drive(&session, &scratch, &mut state, ready, &mut listeners, &options)?;
     let mut differences = String::new();
     let mut missing = String::new();
     for (unit, (key, old)) in &published {

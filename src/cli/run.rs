@@ -18,6 +18,7 @@ use super::{Opening, target};
 use crate::engine::drive::{Drive, Failure, OnFailure, RunEnd};
 use crate::engine::events::{EVENTS_VERSION, Listener, Listeners, RunEvent};
 use crate::engine::metrics::{Checked, Metric};
+use crate::engine::native::Native;
 use crate::engine::perform::Performer;
 use crate::engine::schedule::Scheduler;
 use crate::engine::sources::Sources;
@@ -140,7 +141,7 @@ pub(crate) fn run_session(session: &Session, options: &RunOptions) -> Result<Ran
     for message in warnings {
         listeners.hear(&RunEvent::Warning { message });
     }
-    let end = drive(session, &session.store, &mut state, ready, &mut listeners, options);
+    let end = drive(session, &session.store, &mut state, ready, &mut listeners, options)?;
     listeners.hear(&ended(&state, &end));
     let mut checked = state.check_expectations(&session.workflow.expectations)?;
     // What a run that was stopped has not come to yet is not a number that falls short.
@@ -185,18 +186,21 @@ pub(crate) fn drive(
     ready: Vec<ReadyUnit>,
     listener: &mut dyn Listener,
     options: &RunOptions,
-) -> RunEnd {
+) -> Result<RunEnd, ErrorReport> {
+    let capacity = options.machine.capacity(&session.workflow.settings);
+    let native = Native::new(capacity.threads)?;
     let workers = WorkerPool::new(worker_program());
     let cancel = cancel_flag();
     let performer = Performer {
         store,
+        native: &native,
         workers: &workers,
         cancel: &cancel,
         device: options.machine.device(&session.workflow.settings),
     };
-    let scheduler = Scheduler::new(options.machine.capacity(&session.workflow.settings));
+    let scheduler = Scheduler::new(capacity);
     let on_failure = if options.keep_going { OnFailure::KeepGoing } else { OnFailure::FinishNode };
-    Drive::new(state, &performer, scheduler, listener, on_failure).run(ready)
+    Ok(Drive::new(state, &performer, scheduler, listener, on_failure).run(ready))
 }
 
 /// A flag that the first SIGINT or SIGTERM sets; the second one ends the program at once.

@@ -14,7 +14,7 @@ use nnflow_stage::{
 };
 use serde_json::Value;
 
-use super::perform::run_here;
+use super::native::Native;
 use super::schedule::Capacity;
 use super::worker::WorkerPool;
 
@@ -48,6 +48,12 @@ pub struct AloneInput {
     pub axes: Axes,
     /// Where it lies.
     pub path: PathBuf,
+}
+
+/// What runs tasks.
+struct Runners {
+    native: Native,
+    workers: WorkerPool,
 }
 
 /// What is at each port: one member, or several at a port that takes many.
@@ -84,10 +90,11 @@ pub fn run_alone(alone: &Alone) -> Result<Vec<String>, ErrorReport> {
         }
     }
     fs_err::create_dir_all(&alone.output).map_err(|error| storage(&error))?;
-    let workers = WorkerPool::new(alone.worker.clone());
+    let runners =
+        Runners { native: Native::new(alone.capacity.threads)?, workers: WorkerPool::new(alone.worker.clone()) };
     let mut written = Vec::new();
     for phase in spec.phases {
-        let made = run_phase(alone, phase, &given, &workers)?;
+        let made = run_phase(alone, phase, &given, &runners)?;
         written.extend(made.keys().map(|port| alone.output.join(port).display().to_string()));
         for (port, value) in made {
             given.entry(port).or_insert_with(|| vec![(Axes::new(), value)]);
@@ -100,14 +107,14 @@ fn run_phase(
     alone: &Alone,
     phase: &'static Phase,
     given: &Inputs,
-    workers: &WorkerPool,
+    runners: &Runners,
 ) -> Result<BTreeMap<String, Given>, ErrorReport> {
     let items = match phase.kind {
         PhaseKind::Whole => vec![None],
         PhaseKind::PerCase => cases(alone, phase, given)?.into_iter().map(Some).collect(),
     };
     let tasks = items.iter().map(|item| task(alone, phase, item.as_deref(), given)).collect::<Result<Vec<_>, _>>()?;
-    let outcomes = run_tasks(alone, &tasks, workers)?;
+    let outcomes = run_tasks(alone, &tasks, runners)?;
     let mut made: BTreeMap<String, Given> = BTreeMap::new();
     for (item, outcome) in items.into_iter().zip(outcomes) {
         let folder = |port: &str| match (&item, alone.output.join(port)) {
@@ -132,12 +139,12 @@ fn run_phase(
 }
 
 /// Runs tasks side by side; the outcomes are in their order.
-fn run_tasks(alone: &Alone, tasks: &[Task], workers: &WorkerPool) -> Result<Vec<Outcome>, ErrorReport> {
+fn run_tasks(alone: &Alone, tasks: &[Task], runners: &Runners) -> Result<Vec<Outcome>, ErrorReport> {
     let next = AtomicUsize::new(0);
     let work = || {
         let mut done = Vec::new();
         while let Some((index, task)) = tasks.iter().enumerate().nth(next.fetch_add(1, Ordering::Relaxed)) {
-            let outcome = run_task(alone, task, workers);
+            let outcome = run_task(alone, task, runners);
             // Nobody begins another case of a stage that has failed.
             if outcome.is_err() {
                 next.fetch_add(tasks.len(), Ordering::Relaxed);
@@ -186,7 +193,7 @@ fn input_bytes(task: &Task) -> u64 {
         .sum()
 }
 
-fn run_task(alone: &Alone, task: &Task, workers: &WorkerPool) -> Result<Outcome, ErrorReport> {
+fn run_task(alone: &Alone, task: &Task, runners: &Runners) -> Result<Outcome, ErrorReport> {
     let never = AtomicBool::new(false);
     let mut event = |event: StageEvent| {
         if let StageEvent::Log { line } = event {
@@ -194,10 +201,10 @@ fn run_task(alone: &Alone, task: &Task, workers: &WorkerPool) -> Result<Outcome,
         }
     };
     match alone.stage.spec().runner {
-        Runner::Native => run_here(alone.stage, task, &never, &mut event),
+        Runner::Native => runners.native.run(alone.stage, task, &never, &mut event),
         Runner::Torch => {
             let gpus: Vec<usize> = (0..alone.capacity.gpus.min(1)).collect();
-            workers.run(task, &gpus, &never, &mut event)
+            runners.workers.run(task, &gpus, &never, &mut event)
         }
     }
 }

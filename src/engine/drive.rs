@@ -1,5 +1,6 @@
 //! The run loop: starts what is ready, takes what has ended, until nothing is left to do.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use petgraph::graph::NodeIndex;
 
 use super::events::{Listener, NodeEnd, RunEvent, Tally};
 use super::job::Job;
-use super::perform::{Performed, Performer};
+use super::perform::{Made, Performed, Performer, Transient};
 use super::schedule::{Demand, Grant, Scheduler};
 use super::state::{ReadyUnit, State, Status, UnitId, UnitState};
 
@@ -20,6 +21,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// How often a unit is tried again that failed for lack of a resource.
 const RETRIES: u32 = 2;
+
+/// How many results are published together at most, so that those that wait for the first of them do not wait for long.
+const MOST_TOGETHER: usize = 256;
 
 /// How a run goes on after a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,11 +58,10 @@ pub struct Failure {
     pub report: ErrorReport,
 }
 
-/// A job that has ended, with what it was granted and what came of it.
-struct Ended {
+/// A job that has ended, with what came of it.
+struct Ended<'r> {
     job: Job,
-    grant: Grant,
-    result: Result<Performed, ErrorReport>,
+    result: Result<Performed<'r>, ErrorReport>,
 }
 
 /// How long at least one unit of a node was running.
@@ -83,9 +86,17 @@ impl Activity {
     }
 }
 
-enum Message {
+enum Message<'r> {
     Event(UnitId, StageEvent),
-    Ended(Box<Ended>),
+    /// A job has run, so that others can have what it was granted.
+    Ran(Grant),
+    Ended(Box<Ended<'r>>),
+}
+
+/// The other ends of what the threads of a run send to.
+struct Channels<'r> {
+    run: Sender<Message<'r>>,
+    publisher: Sender<Made<'r>>,
 }
 
 /// A job under way.
@@ -97,9 +108,9 @@ struct Running {
 }
 
 /// Bytes that are kept only until their consumers have read them.
-struct Kept {
+struct Kept<'r> {
     key: Key,
-    digests: Vec<Digest>,
+    transient: Transient<'r>,
     consumers: BTreeSet<NodeIndex>,
 }
 
@@ -111,10 +122,12 @@ pub struct Drive<'r, 'g> {
     listener: &'r mut dyn Listener,
     on_failure: OnFailure,
     running: HashMap<Key, Running>,
+    /// Units with the key of one that waits for its turn: the same work under other names.
+    twins: HashMap<Key, Vec<ReadyUnit>>,
     tries: HashMap<UnitId, u32>,
     activity: HashMap<NodeIndex, Activity>,
     told: BTreeSet<NodeIndex>,
-    kept: HashMap<UnitId, Kept>,
+    kept: HashMap<UnitId, Kept<'r>>,
     log_ends: HashMap<NodeIndex, Vec<String>>,
     end: RunEnd,
 }
@@ -135,6 +148,7 @@ impl<'r, 'g> Drive<'r, 'g> {
             listener,
             on_failure,
             running: HashMap::new(),
+            twins: HashMap::new(),
             tries: HashMap::new(),
             activity: HashMap::new(),
             told: BTreeSet::new(),
@@ -148,12 +162,17 @@ impl<'r, 'g> Drive<'r, 'g> {
     /// `ready` is what the first settling found.
     pub fn run(mut self, ready: Vec<ReadyUnit>) -> RunEnd {
         let start = Instant::now();
-        let (sender, receiver) = unbounded();
+        let performer = self.performer;
         std::thread::scope(|scope| {
+            let (sender, receiver) = unbounded();
+            let (publisher, made) = unbounded();
+            let ended = sender.clone();
+            scope.spawn(move || publish(performer, &made, &ended));
+            let channels = Channels { run: sender, publisher };
             self.enqueue(ready);
             loop {
                 if !self.performer.cancel.load(Ordering::Relaxed) {
-                    self.start_what_fits(scope, &sender);
+                    self.start_what_fits(scope, &channels);
                 }
                 if self.running.is_empty() {
                     break;
@@ -169,14 +188,20 @@ impl<'r, 'g> Drive<'r, 'g> {
         self.end
     }
 
-    fn take_messages(&mut self, receiver: &Receiver<Message>) {
+    fn take_messages(&mut self, receiver: &Receiver<Message<'r>>) {
         let mut message = receiver.recv_timeout(LOOK_AGAIN).ok();
+        let mut ended = false;
         while let Some(next) = message {
+            ended |= matches!(next, Message::Ended(_));
             match next {
                 Message::Event(unit, event) => self.hear(&unit, event),
+                Message::Ran(grant) => self.scheduler.release(&grant),
                 Message::Ended(ended) => self.ended(*ended),
             }
             message = receiver.try_recv().ok();
+        }
+        if ended {
+            self.settle();
         }
     }
 
@@ -199,6 +224,13 @@ impl<'r, 'g> Drive<'r, 'g> {
                 running.units.push(unit.id);
                 continue;
             }
+            match self.twins.entry(unit.key) {
+                Entry::Occupied(mut twins) => {
+                    twins.get_mut().push(unit);
+                    continue;
+                }
+                Entry::Vacant(twins) => twins.insert(Vec::new()),
+            };
             let node = self.state.graph.node(unit.id.node);
             let priority = self.state.rank(unit.id.node);
             let demand = self.demand(&unit, node);
@@ -225,44 +257,47 @@ impl<'r, 'g> Drive<'r, 'g> {
         Demand { threads, memory_bytes: node.resources.memory_bytes.unwrap_or(resources.memory_bytes), gpus }
     }
 
-    fn start_what_fits<'scope>(&mut self, scope: &'scope std::thread::Scope<'scope, '_>, sender: &Sender<Message>)
+    fn start_what_fits<'scope>(&mut self, scope: &'scope std::thread::Scope<'scope, '_>, channels: &Channels<'r>)
     where
         'r: 'scope,
     {
-        while let Some((unit, grant)) = self.scheduler.start_next() {
-            if self.is_stopped(unit.id.node) {
-                self.scheduler.release(&grant);
-                continue;
-            }
-            if let Some(running) = self.running.get_mut(&unit.key) {
-                running.units.push(unit.id);
-                self.scheduler.release(&grant);
-                continue;
-            }
-            if self.state.find_again(&unit) {
+        while let Some((first, grant)) = self.scheduler.start_next() {
+            let twins = self.twins.remove(&first.key).unwrap_or_default();
+            let mut units = std::iter::once(first).chain(twins).collect::<Vec<_>>();
+            units.retain(|unit| !self.is_stopped(unit.id.node));
+            units.retain(|unit| !self.state.find_again(unit));
+            let twins = units.split_off(units.len().min(1));
+            let Some(unit) = units.pop() else {
                 self.scheduler.release(&grant);
                 self.settle();
                 continue;
-            }
+            };
             self.announce(&unit);
             let id = unit.id.clone();
-            let mut job = match self.state.job(unit) {
+            let job = match self.state.job(unit) {
                 Ok(job) => job,
                 Err(report) => {
                     self.scheduler.release(&grant);
                     self.activity.entry(id.node).or_default().end();
-                    self.failed(&id, report);
+                    self.failed(&id, report.clone());
+                    twins.iter().for_each(|twin| self.failed(&twin.id, report.clone()));
                     self.settle();
                     continue;
                 }
             };
-            self.running.insert(job.key, Running { units: vec![id.clone()], reads: job.reads() });
-            let (performer, sender) = (self.performer, sender.clone());
+            let units = std::iter::once(id.clone()).chain(twins.into_iter().map(|twin| twin.id)).collect();
+            self.running.insert(job.key, Running { units, reads: job.reads() });
+            let (performer, run, publisher) = (self.performer, channels.run.clone(), channels.publisher.clone());
             scope.spawn(move || {
-                let events = sender.clone();
+                let events = run.clone();
                 let mut event = move |event| send(&events, Message::Event(id.clone(), event));
-                let result = performer.perform(&mut job, &grant, &mut event);
-                send(&sender, Message::Ended(Box::new(Ended { job, grant, result })));
+                match performer.perform(job, grant, &mut event, |grant| send(&run, Message::Ran(grant))) {
+                    Ok(made) => send(&publisher, made),
+                    Err(failed) => {
+                        let (job, report) = *failed;
+                        send(&run, Message::Ended(Box::new(Ended { job, result: Err(report) })));
+                    }
+                }
             });
         }
     }
@@ -301,9 +336,8 @@ impl<'r, 'g> Drive<'r, 'g> {
         }
     }
 
-    fn ended(&mut self, ended: Ended) {
-        let Ended { job, grant, result } = ended;
-        self.scheduler.release(&grant);
+    fn ended(&mut self, ended: Ended<'r>) {
+        let Ended { job, result } = ended;
         let units = self.running.remove(&job.key).map(|running| running.units).unwrap_or_default();
         self.activity.entry(job.id.node).or_default().end();
         match result {
@@ -314,15 +348,13 @@ impl<'r, 'g> Drive<'r, 'g> {
             }
             Err(report) => units.iter().for_each(|unit| self.failed(unit, report.clone())),
         }
-        self.settle();
     }
 
-    fn done(&mut self, units: &[UnitId], performed: Performed) {
-        if let (Some(paths), Some(first)) = (performed.transient, units.first()) {
+    fn done(&mut self, units: &[UnitId], performed: Performed<'r>) {
+        if let (Some(transient), Some(first)) = (performed.transient, units.first()) {
             let consumers = units.iter().flat_map(|unit| self.state.consumers_of(unit.node)).collect();
-            let digests = paths.keys().copied().collect();
-            self.state.locations.extend(paths);
-            self.kept.insert(first.clone(), Kept { key: performed.manifest.key(), digests, consumers });
+            self.state.locations.extend(transient.paths.clone());
+            self.kept.insert(first.clone(), Kept { key: performed.manifest.key(), transient, consumers });
         }
         for unit in units {
             self.state.complete(unit, &performed.manifest, false);
@@ -403,25 +435,38 @@ impl<'r, 'g> Drive<'r, 'g> {
     fn is_read_by_all(&self, unit: &UnitId) -> bool {
         let Some(kept) = self.kept.get(unit) else { return false };
         // A node whose result was found to be the same reads these bytes too, and is not among the consumers.
-        let is_read = |running: &Running| kept.digests.iter().any(|digest| running.reads.contains(digest));
+        let is_read = |running: &Running| kept.transient.paths.keys().any(|digest| running.reads.contains(digest));
         kept.consumers.iter().all(|consumer| self.state.has_read(*consumer, unit.item.as_ref()))
             && !self.running.values().any(is_read)
     }
 
     fn drop_kept(&mut self, unit: &UnitId) {
         let Some(kept) = self.kept.remove(unit) else { return };
-        for digest in &kept.digests {
+        for digest in kept.transient.paths.keys() {
             self.state.locations.remove(digest);
         }
-        if let Err(error) = self.performer.store.remove_work(&kept.key) {
-            self.listener.hear(&RunEvent::Warning { message: error.to_string() });
+        if let Err(report) = self.performer.remove(kept.transient.workplace, &kept.key) {
+            self.listener.hear(&RunEvent::Warning { message: report.message });
         }
     }
 }
 
-/// The loop outlives its threads, so that somebody always listens.
-fn send(sender: &Sender<Message>, message: Message) {
-    sender.send(message).expect("invariant: the loop listens until all of its threads have ended");
+/// Publishes what jobs have made, until no job can make anything any more.
+///
+/// What is made while the disk is being waited for is published together the next time: the slower the disk, the fewer
+/// the waits.
+fn publish<'r>(performer: &Performer<'r>, made: &Receiver<Made<'r>>, run: &Sender<Message<'r>>) {
+    while let Ok(first) = made.recv() {
+        let group = std::iter::once(first).chain(made.try_iter().take(MOST_TOGETHER - 1)).collect();
+        for (job, result) in performer.publish(group) {
+            send(run, Message::Ended(Box::new(Ended { job, result })));
+        }
+    }
+}
+
+/// The loop and the publisher outlive the threads that send to them, so that somebody always listens.
+fn send<T>(sender: &Sender<T>, message: T) {
+    sender.send(message).expect("invariant: the receiver lives until all of its senders have ended");
 }
 
 impl State<'_> {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use nnflow_cache::{Key, derive_digest};
+use nnflow_cache::{Digest, Key, derive_digest};
 use nnflow_stage::{Axes, ErrorKind, ErrorReport, InputPort, OutputPort, PhaseKind, Read};
 use petgraph::graph::NodeIndex;
 use serde_json::Value;
@@ -304,14 +304,24 @@ impl State<'_> {
 
     fn gather_documents(&self, node: NodeIndex, port: &str) -> Result<Vec<Gathered>, NotReady> {
         let mut gathered = Vec::new();
-        for one in self.gather_whole_documents(node, port)? {
-            let document = self.slice(node, port, &one.1)?;
-            gathered.push(Gathered { axes: one.0, content: Content::Document(document) });
+        for (axes, digest, document) in self.gather_whole_documents(node, port)? {
+            // Every case of a node reads the same slice.
+            let slot = (node, port.to_owned(), digest);
+            let known = self.slices.borrow().get(&slot).cloned();
+            let slice = match known {
+                Some(slice) => slice,
+                None => {
+                    let slice = self.slice(node, port, &document)?;
+                    self.slices.borrow_mut().insert(slot, slice.clone());
+                    slice
+                }
+            };
+            gathered.push(Gathered { axes, content: Content::Document(slice) });
         }
         Ok(gathered)
     }
 
-    fn gather_whole_documents(&self, node: NodeIndex, port: &str) -> Result<Vec<(Axes, Arc<Value>)>, NotReady> {
+    fn gather_whole_documents(&self, node: NodeIndex, port: &str) -> Result<Vec<(Axes, Digest, Arc<Value>)>, NotReady> {
         let mut documents = Vec::new();
         for origin in self.present_origins(node, port) {
             let held = match self.port_of(&origin) {
@@ -319,8 +329,8 @@ impl State<'_> {
                 Port::Items(_) => None,
             };
             if let Some(held) = held {
-                let document = self.document(origin.port, &held).map_err(NotReady::Invalid)?;
-                documents.push((origin.axes, document));
+                let (digest, document) = self.document(origin.port, &held).map_err(NotReady::Invalid)?;
+                documents.push((origin.axes, digest, document));
             }
         }
         Ok(documents)
@@ -400,15 +410,15 @@ impl State<'_> {
         }
     }
 
-    /// The JSON document of an artifact.
-    pub(super) fn document(&self, port: &'static OutputPort, held: &Held) -> Result<Arc<Value>, ErrorReport> {
+    /// The JSON document of an artifact, with the digest of its text.
+    pub(super) fn document(&self, port: &'static OutputPort, held: &Held) -> Result<(Digest, Arc<Value>), ErrorReport> {
         let invalid = |message: String| ErrorReport::new(ErrorKind::Storage, message);
         let name = port.document.ok_or_else(|| {
             ErrorReport::new(ErrorKind::Internal, format!("output `{}` declares no document", port.name))
         })?;
         let file = held.artifact.file(name).ok_or_else(|| invalid(format!("`{}` has no file `{name}`", port.name)))?;
         if let Some(document) = self.documents.borrow().get(&file.digest) {
-            return Ok(document.clone());
+            return Ok((file.digest, document.clone()));
         }
         let path = self.locations.get(&file.digest).cloned().unwrap_or_else(|| self.store.object_path(&file.digest));
         let bytes = fs_err::read(&path).map_err(|error| invalid(error.to_string()))?;
@@ -416,7 +426,7 @@ impl State<'_> {
             .map_err(|error| ErrorReport::new(ErrorKind::Input, format!("`{name}` is not valid JSON: {error}")))?;
         let document = Arc::new(document);
         self.documents.borrow_mut().insert(file.digest, document.clone());
-        Ok(document)
+        Ok((file.digest, document))
     }
 }
 
@@ -455,7 +465,7 @@ impl Facts for Asked<'_, '_> {
     fn names(&self, input: &str, value: &str) -> Result<bool, NotReady> {
         let documents = self.state.gather_whole_documents(self.node, input)?;
         let named = |document: &Value| document.get("configurations").unwrap_or(document).get(value).is_some();
-        Ok(documents.iter().any(|(_, document)| named(document)))
+        Ok(documents.iter().any(|(_, _, document)| named(document)))
     }
 
     fn every(&self, input: &str) -> Result<bool, NotReady> {

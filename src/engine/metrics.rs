@@ -102,7 +102,7 @@ impl State<'_> {
         }
         for port in self.graph.node(node).spec.outputs.iter().filter(|port| port.document.is_some()) {
             let Some(Port::One(Slot::Made(held))) = self.nodes[node.index()].ports.get(port.name) else { continue };
-            let document = self.document(port, held)?;
+            let (_, document) = self.document(port, held)?;
             if let Some(metric) = metric_at(&document, path) {
                 return Ok(Some(metric));
             }

@@ -2,7 +2,7 @@
 //!
 //! - [`state`] knows how far the graph has come, `settle` and `results` move it on; `gather` decides what enters a key; [`record`] tells two keys apart.
 //! - [`schedule`] decides what starts next; [`drive`] is the loop around it.
-//! - [`perform`] runs one job here or in a [`worker`] and publishes what it made.
+//! - [`perform`] runs a job here ([`native`]) or in a [`worker`], in a `workplace` of its own, and publishes what jobs have made.
 //! - [`lock`] is what a later run can promise to be the same as.
 //! - [`events`] are what everybody else hears of it.
 
@@ -14,6 +14,7 @@ pub mod history;
 pub mod job;
 pub mod lock;
 pub mod metrics;
+pub mod native;
 pub mod perform;
 pub mod record;
 mod results;
@@ -23,3 +24,4 @@ pub mod sources;
 pub mod state;
 mod summary;
 pub mod worker;
+mod workplace;

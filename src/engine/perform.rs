@@ -1,27 +1,28 @@
-//! Runs one job: makes missing bytes again, runs the stage, publishes what it made.
+//! Runs a job: makes missing bytes again, runs the stage; and publishes what jobs have made.
 
 use std::collections::{BTreeMap, HashMap};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use nnflow_cache::{Artifact, Digest, FileEntry, Manifest, PortValue, Store, hash_file};
+use nnflow_cache::{Artifact, Batch, Digest, FileEntry, Key, Manifest, PortValue, Published, Store, hash_file};
 use nnflow_stage::{
-    Context, ErrorKind, ErrorReport, Host, InputValue, Outcome, OutputFile, OutputSource, ProducedArtifact, Runner,
-    Stage, StageEvent, Task,
+    ErrorKind, ErrorReport, InputValue, Outcome, OutputFile, OutputSource, ProducedArtifact, Runner, StageEvent, Task,
 };
 use serde_json::json;
 
 use super::job::Job;
+use super::native::Native;
 use super::schedule::Grant;
 use super::worker::WorkerPool;
+use super::workplace::Workplace;
 
 /// What all jobs of a run share.
 pub struct Performer<'a> {
     /// The store.
     pub store: &'a Store,
+    /// Where stages without tensors run.
+    pub native: &'a Native,
     /// The workers.
     pub workers: &'a WorkerPool,
     /// Set when the run is to stop.
@@ -30,59 +31,105 @@ pub struct Performer<'a> {
     pub device: String,
 }
 
+/// What a job has made, on its way into the store.
+pub struct Made<'a> {
+    /// The job.
+    pub job: Job,
+    workplace: Workplace<'a>,
+    batch: Batch<'a>,
+    /// Where the bytes lie that are not kept in the store.
+    kept: HashMap<Digest, PathBuf>,
+    wall_seconds: f64,
+}
+
 /// What came of a job.
-pub struct Performed {
+pub struct Performed<'a> {
     /// Its manifest.
     pub manifest: Manifest,
-    /// Where the bytes lie that are not kept in the store: in the key's work folder, until nobody needs them any more.
-    pub transient: Option<HashMap<Digest, PathBuf>>,
+    /// The bytes that are not kept in the store.
+    pub transient: Option<Transient<'a>>,
     /// How long it took.
     pub wall_seconds: f64,
 }
 
-impl Performer<'_> {
-    /// Runs a job with what it was granted, and publishes its results.
+/// Bytes that are not kept in the store. They stay for as long as this does.
+pub struct Transient<'a> {
+    /// Where they lie: all in the workplace.
+    pub paths: HashMap<Digest, PathBuf>,
+    /// To be removed when nobody needs them any more.
+    pub workplace: Workplace<'a>,
+}
+
+impl<'a> Performer<'a> {
+    /// Runs a job with what it was granted, and stages what it made.
+    ///
+    /// `release` is called when the stage has ended, so that another can have the grant while the results are hashed.
     ///
     /// # Errors
-    /// What the stage or the store reports.
+    /// What the stage or the store reports, with the job.
     pub fn perform(
         &self,
+        mut job: Job,
+        grant: Grant,
+        event: &mut (dyn FnMut(StageEvent) + Send),
+        release: impl FnOnce(Grant),
+    ) -> Result<Made<'a>, Box<(Job, ErrorReport)>> {
+        let start = Instant::now();
+        let workplace = Workplace::new(self.store, &job.key, job.stage.spec().resumes);
+        let ran = workplace.map_err(|error| storage(&error)).and_then(|workplace| {
+            let outcome = self.run(&mut job, &workplace, &grant, event)?;
+            Ok((workplace, outcome))
+        });
+        release(grant);
+        let filled = ran.and_then(|(workplace, outcome)| {
+            let (batch, kept) = self.fill(&job, &outcome, start)?;
+            Ok((workplace, batch, kept))
+        });
+        match filled {
+            Ok((workplace, batch, kept)) => {
+                Ok(Made { job, workplace, batch, kept, wall_seconds: start.elapsed().as_secs_f64() })
+            }
+            Err(report) => Err(Box::new((job, report))),
+        }
+    }
+
+    fn run(
+        &self,
         job: &mut Job,
+        workplace: &Workplace<'_>,
         grant: &Grant,
         event: &mut (dyn FnMut(StageEvent) + Send),
-    ) -> Result<Performed, ErrorReport> {
-        let start = Instant::now();
-        let earlier = self.store.attempts(&job.key).map_err(|error| storage(&error))?;
-        let attempt = self.store.new_attempt(&job.key).map_err(|error| storage(&error))?;
+    ) -> Result<Outcome, ErrorReport> {
         let mut made_again = HashMap::new();
         for (index, prelude) in job.prelude.iter_mut().enumerate() {
-            prelude.task.output = attempt.folder.join(format!("prelude-{index}"));
+            prelude.task.output = workplace.folder().join(format!("prelude-{index}"));
             locate(&mut prelude.task, &made_again)?;
-            let outcome = run_here(prelude.stage, &prelude.task, self.cancel, event)?;
+            let outcome = self.native.run(prelude.stage, &prelude.task, self.cancel, event)?;
             for (_, path) in written_files(&outcome) {
                 let (digest, _) = hash_file(&path).map_err(|error| storage(&error))?;
                 made_again.insert(digest.to_hex(), path);
             }
         }
         locate(&mut job.task, &made_again)?;
-        job.task.output = attempt.folder.join("output");
-        job.task.work = attempt.folder.join("work");
-        job.task.earlier = earlier.iter().map(|attempt| attempt.folder.join("work")).collect();
+        job.task.output = workplace.folder().join("output");
+        job.task.work = workplace.work();
+        job.task.earlier = workplace.earlier();
         job.task.resources.threads = grant.threads;
         job.task.resources.memory_bytes = grant.memory_bytes;
         job.task.resources.device.clone_from(job.device.as_ref().unwrap_or(&self.device));
-        let outcome = match job.runner() {
-            Runner::Native => run_here(job.stage, &job.task, self.cancel, event)?,
-            Runner::Torch => self.workers.run(&job.task, &grant.gpus, self.cancel, event)?,
-        };
-        let published = self.publish(job, &outcome, start)?;
-        if published.transient.is_none() {
-            self.store.remove_work(&job.key).map_err(|error| storage(&error))?;
+        match job.runner() {
+            Runner::Native => self.native.run(job.stage, &job.task, self.cancel, event),
+            Runner::Torch => self.workers.run(&job.task, &grant.gpus, self.cancel, event),
         }
-        Ok(published)
     }
 
-    fn publish(&self, job: &Job, outcome: &Outcome, start: Instant) -> Result<Performed, ErrorReport> {
+    /// Hashes and stages what a job has made; nothing has its final name yet.
+    fn fill(
+        &self,
+        job: &Job,
+        outcome: &Outcome,
+        start: Instant,
+    ) -> Result<(Batch<'a>, HashMap<Digest, PathBuf>), ErrorReport> {
         let batch = self.store.batch();
         let mut kept = HashMap::new();
         let mut entry = |file: &OutputFile| -> Result<FileEntry, ErrorReport> {
@@ -125,59 +172,47 @@ impl Performer<'_> {
             outputs.insert(port.clone(), value);
         }
         let mut manifest = Manifest::new(job.record.to_value(), outputs);
-        let wall_seconds = start.elapsed().as_secs_f64();
         manifest.stored = job.store;
-        manifest.stats = json!({ "wall_seconds": wall_seconds, "threads": job.task.resources.threads });
+        manifest.stats =
+            json!({ "wall_seconds": start.elapsed().as_secs_f64(), "threads": job.task.resources.threads });
         manifest.producer = json!({ "nnflow": env!("CARGO_PKG_VERSION"), "node": job.task.node });
         batch.add_manifest(manifest);
-        let published = batch.commit().map_err(|error| storage(&error))?;
-        let manifest = published.into_iter().next().map(|published| published.manifest).ok_or_else(|| {
-            ErrorReport::new(ErrorKind::Internal, "the store took the results and gave no manifest back")
-        })?;
-        let transient = (!job.store).then_some(kept);
-        Ok(Performed { manifest, transient, wall_seconds })
+        Ok((batch, kept))
     }
-}
 
-/// Runs a stage in this process; a panic of the stage is an error of the stage, not the end of the run.
-///
-/// # Errors
-/// What the stage reports.
-pub fn run_here(
-    stage: &'static dyn Stage,
-    task: &Task,
-    cancel: &AtomicBool,
-    event: &mut (dyn FnMut(StageEvent) + Send),
-) -> Result<Outcome, ErrorReport> {
-    let host = LocalHost { cancel, event: Mutex::new(event) };
-    let run = || {
-        let mut context = Context::new(task, &host);
-        stage.run(&mut context).map(|()| context.into_outcome())
-    };
-    match catch_unwind(AssertUnwindSafe(run)) {
-        Ok(result) => result.map_err(|error| error.report()),
-        Err(payload) => {
-            let text = payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref::<&str>().copied());
-            Err(ErrorReport {
-                hint: Some("this is a defect of nnflow; please report it with the case's file".to_owned()),
-                ..ErrorReport::new(ErrorKind::Internal, format!("the stage panicked: {}", text.unwrap_or("no message")))
-            })
+    /// Puts into the store what several jobs have made.
+    pub fn publish(&self, group: Vec<Made<'a>>) -> Vec<(Job, Result<Performed<'a>, ErrorReport>)> {
+        let mut batches = Vec::new();
+        let mut rest = Vec::new();
+        for Made { job, workplace, batch, kept, wall_seconds } in group {
+            batches.push(batch);
+            rest.push((job, workplace, kept, wall_seconds));
         }
+        let ends = self.store.commit_together(batches).into_iter().zip(rest);
+        let settle = |(end, (job, workplace, paths, wall_seconds)): (Result<Vec<Published>, _>, (Job, _, _, _))| {
+            let performed = || {
+                let manifest = end.map_err(|error| storage(&error))?.pop().map(|published| published.manifest);
+                let manifest = manifest.ok_or_else(|| {
+                    ErrorReport::new(ErrorKind::Internal, "the store took the results and gave no manifest back")
+                })?;
+                let transient = match job.store {
+                    true => self.remove(workplace, &job.key).map(|()| None)?,
+                    false => Some(Transient { paths, workplace }),
+                };
+                Ok(Performed { manifest, transient, wall_seconds })
+            };
+            let performed = performed();
+            (job, performed)
+        };
+        ends.map(settle).collect()
     }
-}
 
-struct LocalHost<'a> {
-    cancel: &'a AtomicBool,
-    event: Mutex<&'a mut (dyn FnMut(StageEvent) + Send)>,
-}
-
-impl Host for LocalHost<'_> {
-    fn event(&self, event: StageEvent) {
-        (self.event.lock().unwrap_or_else(std::sync::PoisonError::into_inner))(event);
-    }
-
-    fn cancelled(&self) -> bool {
-        self.cancel.load(Ordering::Relaxed)
+    /// Removes a workplace that nobody needs any more.
+    ///
+    /// # Errors
+    /// If something cannot be removed.
+    pub fn remove(&self, workplace: Workplace<'a>, key: &Key) -> Result<(), ErrorReport> {
+        workplace.remove(self.store, key).map_err(|error| storage(&error))
     }
 }
 
@@ -230,42 +265,15 @@ fn storage(error: &nnflow_cache::StoreError) -> ErrorReport {
 
 #[cfg(test)]
 mod tests {
-    use nnflow_stage::{FileRef, Member, Phase, PhaseKind, StageError, StageSpec, TaskResources};
+    use nnflow_stage::{FileRef, Member, TaskResources};
 
     use super::*;
 
-    /// A stage that does what its name says.
-    struct Panics;
-
-    static SPEC: StageSpec = StageSpec {
-        name: "panics",
-        version: 1,
-        summary: "panics",
-        docs: "panics",
-        runner: Runner::Native,
-        inputs: &[],
-        outputs: &[],
-        parameters: &[],
-        axes: &[],
-        draws: false,
-        phases: &[Phase { name: "panic", kind: PhaseKind::Whole, reads: &[], makes: &[], parameters: None }],
-    };
-
-    impl Stage for Panics {
-        fn spec(&self) -> &'static StageSpec {
-            &SPEC
-        }
-
-        fn run(&self, _: &mut Context<'_>) -> Result<(), StageError> {
-            panic!("out of {}", "ideas")
-        }
-    }
-
     fn task() -> Task {
         Task {
-            stage: "panics".to_owned(),
-            node: "panics".to_owned(),
-            phase: "panic".to_owned(),
+            stage: "crop".to_owned(),
+            node: "crop".to_owned(),
+            phase: "crop".to_owned(),
             item: None,
             axes: BTreeMap::new(),
             parameters: nnflow_stage::Parameters::default(),
@@ -288,12 +296,6 @@ mod tests {
         };
         let value = InputValue::One(nnflow_stage::Artifact { files: vec![file] });
         Task { inputs: BTreeMap::from([("cases".to_owned(), vec![Member { axes: BTreeMap::new(), value }])]), ..task() }
-    }
-
-    #[test]
-    fn a_panic_of_a_stage_is_an_error_of_the_stage() {
-        let report = run_here(&Panics, &task(), &AtomicBool::new(false), &mut |_| {}).expect_err("the stage panics");
-        assert_eq!((report.kind, report.message.as_str()), (ErrorKind::Internal, "the stage panicked: out of ideas"));
     }
 
     #[test]

@@ -203,6 +203,8 @@ pub struct State<'g> {
     pub transient: HashMap<Digest, UnitId>,
     /// Documents that have been read, by their digest.
     pub documents: RefCell<HashMap<Digest, Arc<Value>>>,
+    /// What the ports of nodes read of documents, by the documents' digests.
+    pub(super) slices: RefCell<HashMap<(NodeIndex, String, Digest), Value>>,
     /// What went wrong without making a result wrong, until somebody tells it.
     pub warnings: Vec<String>,
     /// Units that failed before they could run, since their stage cannot use what they read; until somebody tells it.
@@ -240,6 +242,7 @@ impl<'g> State<'g> {
             locations,
             transient: HashMap::new(),
             documents: RefCell::default(),
+            slices: RefCell::default(),
             warnings: Vec::new(),
             refused: Vec::new(),
             forced,

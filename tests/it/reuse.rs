@@ -101,6 +101,15 @@ fn where_results_are_kept_runs_nothing() {
 }
 
 #[test]
+fn what_two_nodes_have_in_common_is_done_once() {
+    // Both configurations normalise alike, and no bytes of that are kept that a second node could find later.
+    let run = Project::fresh().run(&["--until", "normalize"]).expect(exit::DONE);
+    let is_start =
+        |event: &&RunEvent| matches!(event, RunEvent::UnitStarted { node, .. } if node.starts_with("normalize"));
+    assert_eq!(run.events.iter().filter(is_start).count(), CASES.len());
+}
+
+#[test]
 fn an_added_case_is_the_only_one_that_is_prepared() {
     let project = Project::finished();
     add_case(&project, "phantom_006");

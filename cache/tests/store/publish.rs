@@ -3,9 +3,12 @@
 use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nnflow_cache::{
-    Acquired, Artifact, FileEntry, Key, Lookup, Manifest, MissReason, Outcome, PortValue, Store, StoreError, hash_bytes,
+    Acquired, Artifact, Batch, FileEntry, Key, Lookup, Manifest, MissReason, Outcome, PortValue, PublishStep, Store,
+    StoreError, hash_bytes,
 };
 
 use crate::child;
@@ -205,6 +208,62 @@ fn a_batch_publishes_all_its_manifests_in_order() {
     let published = batch.commit().unwrap();
     assert_eq!(published.iter().map(|one| one.manifest.key()).collect::<Vec<_>>(), ["a", "b", "c"].map(key));
     assert_eq!(result_of(&fixture.store, "b"), Some(b"b".to_vec()));
+}
+
+/// A batch with one result.
+fn batch_of<'store>(store: &'store Store, name: &str) -> Batch<'store> {
+    let batch = store.batch();
+    let object = batch.put_bytes(name.as_bytes()).unwrap();
+    batch.add_manifest(manifest(name, object));
+    batch
+}
+
+#[test]
+fn batches_that_are_committed_together_wait_for_the_disk_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let waits = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&waits);
+    let hook = move |step| {
+        use PublishStep::{SyncManifestFolders, SyncManifests, SyncObjectFolders, SyncObjects};
+        let waits = matches!(step, SyncObjects | SyncObjectFolders | SyncManifests | SyncManifestFolders);
+        counter.fetch_add(usize::from(waits), Ordering::Relaxed);
+        Ok(())
+    };
+    let store = Store::open(folder.path()).unwrap().with_fault_hook(Arc::new(hook));
+    let published = store.commit_together(["a", "b", "c"].map(|name| batch_of(&store, name)).into());
+    assert!(published.iter().all(Result::is_ok), "{published:?}");
+    assert_eq!(waits.load(Ordering::Relaxed), 4);
+}
+
+#[test]
+fn batches_that_are_committed_together_come_out_in_their_order() {
+    let fixture = Fixture::new();
+    let names = ["a", "b", "c"];
+    let published = fixture.store.commit_together(names.map(|name| batch_of(&fixture.store, name)).into());
+    let keys = published.into_iter().map(|one| one.unwrap()[0].manifest.key());
+    assert_eq!(keys.collect::<Vec<_>>(), names.map(key));
+}
+
+#[test]
+fn a_batch_without_its_object_fails_alone() {
+    let fixture = Fixture::new();
+    let missing = fixture.store.batch();
+    missing.add_manifest(manifest("missing", (hash_bytes(b"nowhere"), 7)));
+    let batches = vec![batch_of(&fixture.store, "a"), missing, batch_of(&fixture.store, "b")];
+    let ends = fixture.store.commit_together(batches);
+    assert_eq!(ends.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
+}
+
+#[test]
+fn a_batch_whose_staged_file_is_gone_fails_alone() {
+    let fixture = Fixture::new();
+    let first = batch_of(&fixture.store, "a");
+    let tmp = fs::read_dir(fixture.store.root().join("tmp")).unwrap().next().unwrap().unwrap();
+    for entry in fs::read_dir(tmp.path()).unwrap().map(Result::unwrap) {
+        fs::remove_file(entry.path()).unwrap();
+    }
+    let ends = fixture.store.commit_together(vec![first, batch_of(&fixture.store, "b")]);
+    assert_eq!(ends.iter().map(Result::is_ok).collect::<Vec<_>>(), [false, true]);
 }
 
 #[test]

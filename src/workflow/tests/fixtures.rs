@@ -38,6 +38,7 @@ const EMPTY: StageSpec = StageSpec {
     parameters: &[],
     axes: &[],
     draws: false,
+    resumes: false,
     phases: &[],
 };
 
@@ -92,6 +93,7 @@ static SPECS: &[Fake] = &[
         ],
         axes: &["configuration", "fold"],
         draws: true,
+        resumes: false,
         ..EMPTY
     }),
     Fake(StageSpec {

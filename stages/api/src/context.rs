@@ -89,7 +89,8 @@ impl<'a> Context<'a> {
         &self.task.resources
     }
 
-    /// This attempt's own folder; what lies there outlives a killed attempt.
+    /// This attempt's own folder. What lies there outlives a killed attempt, if the stage's
+    /// [`resumes`](crate::StageSpec::resumes) is set.
     #[must_use]
     pub fn work(&self) -> &'a Path {
         &self.task.work

@@ -116,6 +116,8 @@ pub struct StageSpec {
     pub axes: &'static [&'static str],
     /// Whether random numbers are drawn, so that the workflow's seed enters the key.
     pub draws: bool,
+    /// Whether it goes on from what an attempt that was cut short has left in its work folder; else it starts anew.
+    pub resumes: bool,
     /// Its parts, in order.
     pub phases: &'static [Phase],
 }

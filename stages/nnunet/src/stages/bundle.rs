@@ -102,6 +102,7 @@ static SPEC: StageSpec = StageSpec {
     }],
     axes: &[],
     draws: false,
+    resumes: false,
     phases: &[Phase {
         name: "bundle",
         kind: PhaseKind::Whole,

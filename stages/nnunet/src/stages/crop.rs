@@ -52,6 +52,7 @@ static SPEC: StageSpec = StageSpec {
     parameters: &[],
     axes: &[],
     draws: false,
+    resumes: false,
     phases: &[Phase { name: "case", kind: PhaseKind::PerCase, reads: &["cases"], makes: &["crop"], parameters: None }],
 };
 

@@ -105,6 +105,7 @@ static SPEC: StageSpec = StageSpec {
     parameters: PARAMETERS,
     axes: &[],
     draws: false,
+    resumes: false,
     phases: &[
         Phase {
             name: "case",

@@ -82,6 +82,7 @@ static SPEC: StageSpec = StageSpec {
     ],
     axes: &[CONFIGURATION],
     draws: false,
+    resumes: false,
     phases: &[Phase {
         name: "case",
         kind: PhaseKind::PerCase,

@@ -110,6 +110,7 @@ static SPEC: StageSpec = StageSpec {
     ],
     axes: &[],
     draws: false,
+    resumes: false,
     phases: &[
         Phase {
             name: "case",

@@ -84,6 +84,7 @@ static SPEC: StageSpec = StageSpec {
     ],
     axes: &[],
     draws: false,
+    resumes: false,
     phases: &[Phase {
         name: "case",
         kind: PhaseKind::PerCase,

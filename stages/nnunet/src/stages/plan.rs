@@ -66,6 +66,7 @@ static SPEC: StageSpec = StageSpec {
     parameters: PARAMETERS,
     axes: &[],
     draws: false,
+    resumes: false,
     phases: &[Phase {
         name: "plan",
         kind: PhaseKind::Whole,

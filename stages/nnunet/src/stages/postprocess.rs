@@ -106,6 +106,7 @@ static SPEC: StageSpec = StageSpec {
     }],
     axes: &[],
     draws: false,
+    resumes: false,
     phases: &[
         Phase {
             name: "fit",

@@ -146,6 +146,7 @@ each voxel, and one class at a time.",
     parameters: PARAMETERS,
     axes: &["configuration"],
     draws: false,
+    resumes: false,
     phases: &[Phase {
         name: "case",
         kind: PhaseKind::PerCase,

@@ -146,6 +146,7 @@ static SPEC: StageSpec = StageSpec {
     ],
     axes: &[CONFIGURATION],
     draws: false,
+    resumes: false,
     phases: &[Phase {
         name: "case",
         kind: PhaseKind::PerCase,

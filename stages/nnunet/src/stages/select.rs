@@ -94,6 +94,7 @@ static SPEC: StageSpec = StageSpec {
     }],
     axes: &[],
     draws: false,
+    resumes: false,
     phases: &[Phase {
         name: "select",
         kind: PhaseKind::Whole,

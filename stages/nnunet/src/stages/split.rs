@@ -86,6 +86,7 @@ static SPEC: StageSpec = StageSpec {
     ],
     axes: &[],
     draws: false,
+    resumes: false,
     phases: &[Phase {
         name: "split",
         kind: PhaseKind::Whole,

@@ -94,6 +94,7 @@ The defaults are those of nnU-Net 2.8.1 (`nnUNetTrainer`). The recipe `nnunet-20
     parameters: TRAINING_PARAMETERS,
     axes: &["configuration", "fold"],
     draws: true,
+    resumes: true,
     phases: &[Phase {
         name: "train",
         kind: PhaseKind::Whole,
