@@ -19,7 +19,7 @@ use crate::engine::history::History;
 use crate::engine::sources::Sources;
 use crate::engine::state::{Forced, Start, State};
 use crate::recipes::RECIPES;
-use crate::workflow::{self, DatasetSource, Graph, LoadOptions, SourceSpec, StageTable, Workflow};
+use crate::workflow::{self, DatasetSource, Graph, LoadOptions, Producer, SourceSpec, StageTable, Workflow};
 
 /// The name of the store's folder beside a workflow.
 const STORE_FOLDER: &str = ".nnflow";
@@ -133,7 +133,7 @@ impl Session {
         let model = self.workflow.model.as_ref().map(|model| model_listing(&model.path)).transpose()?;
         if let Some(dataset) = &self.workflow.dataset {
             let folder = self.dataset_folder(&dataset.source)?;
-            let listing = match &model {
+            let listing = match model.as_ref().filter(|_| !self.reads_description_of_dataset()) {
                 None => sources::dataset(&folder, dataset.cases.as_deref()).map_err(|error| error.report())?,
                 Some(model) => sources::images(&folder, description_of(model)?).map_err(|error| error.report())?,
             };
@@ -145,6 +145,15 @@ impl Session {
         }
         digests.save().map_err(|error| unreadable(&error))?;
         Ok(found)
+    }
+
+    /// Whether a stage reads the dataset's own `dataset.json`. Images that are only predicted have none: the model's says
+    /// what they are.
+    fn reads_description_of_dataset(&self) -> bool {
+        let inputs = self.graph.inner().node_weights().flat_map(|node| &node.inputs);
+        inputs.flat_map(|input| &input.sources).any(|source| {
+            source.port.name == "description" && source.producer == Producer::Source("dataset".to_owned())
+        })
     }
 
     /// Where the dataset lies; a phantom is made if it is not there yet.

@@ -125,6 +125,14 @@ def labels(theirs, ours, deviations):
     label_image(theirs, ours, deviations, LABEL_LIMIT)
 
 
+def predictions(theirs, ours, deviations):
+    """Two folders of label images. Networks without training give nearly equal scores everywhere."""
+    names = [name for name in sorted(os.listdir(theirs)) if name.endswith(".nii.gz")]
+    deviations.same("images", names, sorted(name for name in os.listdir(ours) if name.endswith(".nii.gz")))
+    for name in names:
+        label_image(os.path.join(theirs, name), os.path.join(ours, name), deviations, LABEL_LIMIT)
+
+
 def label_image(theirs, ours, deviations, limit):
     first, second = SimpleITK.ReadImage(theirs), SimpleITK.ReadImage(ours)
     deviations.same("shapes", first.GetSize(), second.GetSize())
@@ -151,6 +159,6 @@ def leaves(value, path=""):
 if __name__ == "__main__":
     what, theirs, ours = sys.argv[1:]
     found = Deviations()
-    comparisons = (fingerprint, plans, preprocessed, summary, postprocessing, labels)
+    comparisons = (fingerprint, plans, preprocessed, summary, postprocessing, labels, predictions)
     {comparison.__name__: comparison for comparison in comparisons}[what](theirs, ours, found)
     found.report()

@@ -6,6 +6,7 @@ mod compare;
 mod crash;
 mod dataset;
 mod explain;
+mod finetune;
 mod foreign;
 mod keys;
 mod lock;

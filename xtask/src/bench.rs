@@ -8,6 +8,7 @@ mod cost;
 mod environment;
 mod json;
 mod machine;
+mod network_rows;
 mod options;
 mod process_tree;
 mod programs;
@@ -16,6 +17,7 @@ mod rows;
 mod runner;
 mod statistics;
 mod subject;
+mod suite;
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -26,6 +28,7 @@ use self::options::Options;
 use self::programs::Programs;
 use self::report::Report;
 use self::runner::Runner;
+use self::suite::{DATA, NETWORK};
 use crate::checkout::Checkout;
 use crate::error::Error;
 
@@ -35,7 +38,8 @@ pub(crate) fn bench(checkout: &Checkout, arguments: &[String]) -> Result<(), Err
     if options.kernels {
         return programs::kernels(checkout);
     }
-    programs::build(checkout)?;
+    let suite = if options.networks { &NETWORK } else { &DATA };
+    programs::build(checkout, suite.has_networks)?;
     let environment = Environment::find(checkout, options.nnunet.as_deref())?;
     let (scratch, _alone) = scratch(checkout)?;
     let programs = Programs::new(checkout, environment.python);
@@ -43,8 +47,9 @@ pub(crate) fn bench(checkout: &Checkout, arguments: &[String]) -> Result<(), Err
     machine.warn_if_busy();
     let datasets = subject::datasets(checkout, options.data.as_deref(), &programs, &scratch)?;
     let runner = Runner::new(&programs, &options, scratch);
-    let measured = runner.all(&datasets)?;
-    Report { machine: &machine, pairs: options.pairs, measured: &measured }.publish(checkout, options.only.is_empty())
+    let measured = runner.all(suite.groups, &datasets)?;
+    Report { suite, machine: &machine, pairs: options.pairs, measured: &measured }
+        .publish(checkout, options.only.is_empty())
 }
 
 /// The folder that everything is made in, empty: on the disk of the checkout, as a user's store would be. The file beside it

@@ -21,6 +21,14 @@ pub(crate) fn build(checkout: &Checkout, machine: &Machine) -> Result<(), Error>
     cargo(checkout, machine, &arguments)
 }
 
+/// Builds examples, each of which is named after its package.
+pub(crate) fn build_examples(checkout: &Checkout, machine: &Machine, examples: &[(&str, &str)]) -> Result<(), Error> {
+    let build = |(package, example): &(&str, &str)| {
+        cargo(checkout, machine, &["build", "--release", "--package", package, "--example", example])
+    };
+    examples.iter().try_for_each(build)
+}
+
 /// Builds everything, examples too, and runs every test with its documentation's.
 ///
 /// All is built first, so that the tests of one program find the other even where `arguments` pick only some tests.

@@ -20,6 +20,9 @@ use crate::device::Device;
 use crate::error::TorchError;
 use crate::network::{Layout, Network, Topology};
 
+/// What the names of all layers have in common whose outputs are classes.
+const OUTPUT_LAYERS: &str = ".seg_layers.";
+
 /// Why a file of weights cannot be written, or read into this network.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -93,6 +96,35 @@ impl Network {
     /// be written; the file then does not appear.
     pub fn save(&self, path: &Path) -> Result<(), CheckpointError> {
         write(path, named(self.layout(), "", self.buffer())?, None)
+    }
+
+    /// A network that begins with another one's weights, all but those of its outputs, which begin as `seed` draws them:
+    /// they may stand for other classes.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] where the file is damaged, or the two networks differ in more than their outputs.
+    ///
+    /// # Reference
+    /// nnU-Net 2.8.1 `load_pretrained_weights`, which leaves out what has `.seg_layers.` in its name.
+    pub fn pretrained(
+        path: &Path,
+        architecture: &Architecture,
+        seed: u64,
+        device: Device,
+    ) -> Result<Self, CheckpointError> {
+        let mut file = TensorFile::read(path)?;
+        let topology = Topology::new(architecture);
+        let drawn = Tensor::f_from_slice(&topology.layout().initial(seed)).map_err(TorchError::from)?;
+        let mut tensors = topology.layout().views(&drawn)?;
+        for (specification, tensor) in topology.layout().specifications().iter().zip(&mut tensors) {
+            if !specification.name.contains(OUTPUT_LAYERS) {
+                *tensor = file.take(&specification.name, &specification.shape)?;
+            }
+        }
+        file.drop_named(OUTPUT_LAYERS);
+        file.check_empty()?;
+        let buffer = topology.layout().gather(&tensors)?;
+        Ok(Self::from_buffer(architecture, topology, &buffer, device)?)
     }
 
     /// Reads a network from a file of [`Network::save`].

@@ -133,6 +133,12 @@ impl Device {
         }
     }
 
+    /// Whether it is a GPU.
+    #[must_use]
+    pub fn is_gpu(self) -> bool {
+        matches!(self, Self::Cuda(_))
+    }
+
     /// How many pieces of work go beside each other; a GPU takes one at a time.
     pub(crate) fn threads(self) -> usize {
         match self {

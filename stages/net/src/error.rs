@@ -22,9 +22,15 @@ pub enum TorchError {
 
 impl From<TchError> for TorchError {
     fn from(error: TchError) -> Self {
-        let text = error.to_string();
+        Self::of_text(&error.to_string())
+    }
+}
+
+impl TorchError {
+    /// The error that libtorch tells in these words.
+    pub(crate) fn of_text(text: &str) -> Self {
         // libtorch appends the C++ stack of the exception, which helps nobody who trains a network.
-        let head = text.split("Exception raised from").next().unwrap_or(&text);
+        let head = text.split("Exception raised from").next().unwrap_or(text);
         let message = head.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("no message").to_owned();
         // The kind of the exception does not cross tch's boundary, only its text does.
         let out_of_memory = head.contains("out of memory") || head.contains("can't allocate memory");

@@ -18,6 +18,7 @@ use crate::device::Device;
 use crate::error::{TorchError, done};
 use crate::network::{Network, Topology};
 use crate::parallel::map_in_order;
+use crate::precision::Precision;
 use plan::Plan;
 
 /// Standard deviation of the weights of a window as a part of its extent, and their peak (nnU-Net 2.8.1).
@@ -40,6 +41,18 @@ pub enum Average {
     Sigmoid,
 }
 
+/// How the sums over windows are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PrecisionOfSums {
+    /// In 32 bits.
+    #[default]
+    Float32,
+    /// In 16 bits, and in nnU-Net's order, so that nnU-Net's rounding comes out bit for bit where the networks' answers
+    /// are the same. Logits are then off by up to 0.5 near the border of an image, where weights are small.
+    Float16,
+}
+
 /// How an image is predicted.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InferenceOptions {
@@ -53,6 +66,10 @@ pub struct InferenceOptions {
     pub gaussian: bool,
     /// What is averaged.
     pub average: Average,
+    /// What networks compute in.
+    pub precision: Precision,
+    /// How the sums are kept.
+    pub sums: PrecisionOfSums,
     /// Windows that a GPU takes at a time.
     pub batch: usize,
     /// Bytes of a GPU's memory that the sums may take; where they need more, they stay in the main memory.
@@ -122,6 +139,7 @@ struct Task<'a> {
     topology: &'a Topology,
     device: Device,
     average: Average,
+    precision: Precision,
     /// Whether a window is a slice, whose first axis the network does not see.
     slices: bool,
 }
@@ -165,17 +183,58 @@ fn average(
     let _guard = tch::no_grad_guard();
     let image = plan.padded(image)?;
     let window_weights = plan.window_weights(options.gaussian)?;
-    let mut sums = plan.zeros(plan.classes)?;
+    let sums = match options.sums {
+        PrecisionOfSums::Float32 => average_together(networks, &image, &window_weights, plan, options)?,
+        PrecisionOfSums::Float16 => average_one_by_one(networks, &image, &window_weights, plan, options)?,
+    };
+    plan.unpadded(&sums.f_to_kind(Kind::Float)?)
+}
+
+/// One sum over the windows of all networks.
+fn average_together(
+    networks: &[Network],
+    image: &Tensor,
+    window_weights: &Tensor,
+    plan: &Plan,
+    options: &InferenceOptions,
+) -> Result<Tensor, TorchError> {
+    let mut sums = plan.zeros(plan.classes, Kind::Float)?;
     for network in networks {
-        add_network(network, &image, &window_weights, plan, options, &mut sums)?;
+        add_network(network, image, window_weights, plan, options, &mut sums)?;
     }
-    let mut weights = plan.zeros(1)?;
-    for corner in &plan.corners {
-        done(plan.window(&weights, corner)?.f_add_(&window_weights))?;
-    }
+    let mut weights = plan.sum_of_weights(window_weights, Kind::Float)?;
     done(weights.f_mul_scalar_(networks.len() as f64))?;
     done(sums.f_div_(&weights))?;
-    plan.unpadded(&sums)
+    Ok(sums)
+}
+
+/// The mean of the networks' means, each step rounded to 16 bits.
+///
+/// # Reference
+/// nnU-Net 2.8.1 `nnUNetPredictor.predict_logits_from_preprocessed_data`.
+fn average_one_by_one(
+    networks: &[Network],
+    image: &Tensor,
+    window_weights: &Tensor,
+    plan: &Plan,
+    options: &InferenceOptions,
+) -> Result<Tensor, TorchError> {
+    let weights = plan.sum_of_weights(window_weights, Kind::Half)?;
+    let mut total: Option<Tensor> = None;
+    for network in networks {
+        let mut sums = plan.zeros(plan.classes, Kind::Half)?;
+        add_network(network, image, window_weights, plan, options, &mut sums)?;
+        done(sums.f_div_(&weights))?;
+        total = Some(match total {
+            Some(mut total) => total.f_add_(&sums)?,
+            None => sums,
+        });
+    }
+    let mut total = total.expect("invariant: the plan has seen a network");
+    if networks.len() > 1 {
+        done(total.f_div_scalar_(networks.len() as f64))?;
+    }
+    Ok(total)
 }
 
 /// Adds the weighted windows of one network to the sums.
@@ -188,10 +247,16 @@ fn add_network(
     sums: &mut Tensor,
 ) -> Result<(), TorchError> {
     let device = network.device();
-    let flips = flips(&options.mirror_axes);
+    let flips = flips(&options.mirror_axes, options.sums);
     let weights = window_weights.f_to_device(device.torch())?.f_div_scalar(flips.len() as f64)?;
-    let task = Task { topology: network.topology(), device, average: options.average, slices: plan.slices };
-    for jobs in jobs(plan, &flips, device, options.batch).chunks(JOBS_OF_A_THREAD * device.threads()) {
+    let task = Task {
+        topology: network.topology(),
+        device,
+        average: options.average,
+        precision: options.precision,
+        slices: plan.slices,
+    };
+    for jobs in jobs(plan, &flips, device, options).chunks(JOBS_OF_A_THREAD * device.threads()) {
         let work = jobs.iter().map(|job| {
             let windows = job.corners.iter().map(|corner| plan.window(image, corner)).collect::<Result<Vec<_>, _>>()?;
             Ok((windows, job.flips, weights.shallow_clone(), network.layout().views(network.buffer())?))
@@ -211,11 +276,13 @@ fn add_network(
     Ok(())
 }
 
-/// The jobs of an image: on the CPU one window in one mirrored form, on a GPU several windows in all forms.
-fn jobs<'a>(plan: &'a Plan, flips: &'a [Vec<i64>], device: Device, batch: usize) -> Vec<Job<'a>> {
-    let (windows, forms) = match device {
-        Device::Cpu { .. } => (1, 1),
-        Device::Cuda(_) => (batch.max(1), flips.len()),
+/// The jobs of an image: on the CPU one window in one mirrored form, on a GPU several windows in all forms. In 16 bits the
+/// forms of a window have to be summed before they are rounded.
+fn jobs<'a>(plan: &'a Plan, flips: &'a [Vec<i64>], device: Device, options: &InferenceOptions) -> Vec<Job<'a>> {
+    let (windows, forms) = match (device, options.sums) {
+        (Device::Cpu { .. }, PrecisionOfSums::Float32) => (1, 1),
+        (Device::Cpu { .. }, PrecisionOfSums::Float16) => (1, flips.len()),
+        (Device::Cuda(_), _) => (options.batch.max(1), flips.len()),
     };
     let of_windows = |corners| flips.chunks(forms).map(move |flips| Job { corners, flips });
     plan.corners.chunks(windows).flat_map(of_windows).collect()
@@ -251,7 +318,9 @@ impl Task<'_> {
 
     /// The prediction of one mirrored form, mirrored back.
     fn form(&self, input: &Tensor, axes: &[i64], parameters: &[Tensor]) -> Result<Tensor, TorchError> {
-        let output = self.topology.forward(parameters, &input.f_flip(axes)?, 1)?.swap_remove(0);
+        let flipped = input.f_flip(axes)?;
+        let forward = || self.topology.forward(parameters, &flipped, 1);
+        let output = self.precision.run(self.device, forward)?.swap_remove(0);
         let output = match self.average {
             Average::Logits => output,
             Average::Softmax => output.f_softmax(1, Kind::Float)?,
@@ -262,11 +331,15 @@ impl Task<'_> {
 }
 
 /// Every subset of the axes, as axes of `[sample, channel, …]`, the empty one first.
-fn flips(axes: &[usize]) -> Vec<Vec<i64>> {
+fn flips(axes: &[usize], sums: PrecisionOfSums) -> Vec<Vec<i64>> {
     let mut sets = vec![Vec::new()];
     for &axis in axes {
         let with = |set: &Vec<i64>| [set.as_slice(), &[axis as i64 + 2]].concat();
         sets.extend(sets.clone().iter().map(with));
+    }
+    if sums == PrecisionOfSums::Float16 {
+        // nnU-Net's order: single axes, then pairs, then all three.
+        sets.sort_by_key(|set| (set.len(), set.clone()));
     }
     sets
 }

@@ -12,7 +12,9 @@ pub mod loss;
 pub mod network;
 pub mod optimizer;
 mod parallel;
+pub mod precision;
 pub mod probe;
+pub mod shim;
 #[cfg(test)]
 mod testing;
 pub mod training;

@@ -81,6 +81,11 @@ impl Optimizer {
         self.options.state_names().iter().copied().zip(&self.state)
     }
 
+    /// The tensors of the state, to be changed.
+    pub(crate) fn tensors(&mut self) -> impl Iterator<Item = &mut Tensor> {
+        self.state.iter_mut()
+    }
+
     /// Goes on from a state of the form of [`Optimizer::state`].
     pub(crate) fn restore(&mut self, steps: u64, state: &[Tensor]) -> Result<(), TorchError> {
         for (ours, theirs) in self.state.iter_mut().zip(state) {

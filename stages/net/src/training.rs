@@ -5,6 +5,7 @@
 
 mod batch;
 mod running;
+mod scale;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -21,7 +22,9 @@ use crate::loss::{Loss, Sums, deep_supervision_weights};
 use crate::network::{Network, Topology, leaves};
 use crate::optimizer::{Optimizer, OptimizerOptions, clip};
 use crate::parallel::map_in_order;
+use crate::precision::Precision;
 use batch::Piece;
+use scale::{LossScale, keep_if};
 
 /// What a training makes small, and how.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -33,6 +36,8 @@ pub struct TrainingOptions {
     pub optimizer: OptimizerOptions,
     /// The largest norm of a gradient; longer ones are scaled down to it.
     pub clip_norm: Option<f64>,
+    /// What the network computes in.
+    pub precision: Precision,
 }
 
 /// Why a step was not made.
@@ -63,6 +68,8 @@ pub struct Trainer {
     optimizer: Optimizer,
     /// Weights of the supervised outputs in the loss.
     weights: Vec<f64>,
+    /// Where gradients are of 16 bits.
+    loss_scale: Option<LossScale>,
 }
 
 /// What the threads that work on a batch share; it holds no tensor.
@@ -72,6 +79,7 @@ struct Task<'a> {
     loss: &'a Loss,
     weights: &'a [f64],
     device: Device,
+    precision: Precision,
 }
 
 /// A piece of a batch between its forward and its backward pass.
@@ -98,7 +106,9 @@ impl Trainer {
         weights.truncate(n_supervised);
         let trained = trained_part(&network)?;
         let optimizer = Optimizer::new(options.optimizer.clone(), &trained)?;
-        Ok(Self { network, options, optimizer, weights })
+        let scaled = options.precision == Precision::Float16;
+        let loss_scale = scaled.then(|| LossScale::new(network.device())).transpose()?;
+        Ok(Self { network, options, optimizer, weights, loss_scale })
     }
 
     /// The network as it is now.
@@ -125,16 +135,35 @@ impl Trainer {
         let threads = task.device.threads();
         let forwarded = all(map_in_order(threads, pieces, |(piece, parameters)| task.forward(&piece, parameters)))?;
         let (loss, gradients) = task.loss(&forwarded)?;
-        let work = forwarded.into_iter().zip(gradients).collect();
-        let gradients = all(map_in_order(threads, work, |(piece, gradients)| task.backward(&piece, &gradients)))?;
+        let factor = || self.loss_scale.as_ref().map(LossScale::factor).transpose();
+        let work = forwarded.into_iter().zip(gradients).map(|(piece, gradients)| Ok((piece, gradients, factor()?)));
+        let work = work.collect::<Result<Vec<_>, TorchError>>()?;
+        let gradients = all(map_in_order(threads, work, |(piece, gradients, factor)| {
+            task.backward(&piece, &gradients, factor.as_ref())
+        }))?;
         // The order of the pieces, not that of their ends, decides the sum.
-        let Some(mut gradient) = total(gradients)? else { return Ok(BatchLoss(loss)) };
-        if let Some(max_norm) = self.options.clip_norm {
-            gradient = clip(gradient, max_norm)?;
+        if let Some(gradient) = total(gradients)? {
+            self.descend(gradient, learning_rate)?;
         }
-        let mut trained = trained_part(&self.network)?;
-        self.optimizer.step(&mut trained, gradient, learning_rate)?;
         Ok(BatchLoss(loss))
+    }
+
+    /// A step against a gradient; none against one that has overflowed.
+    fn descend(&mut self, mut gradient: Tensor, learning_rate: f64) -> Result<(), TorchError> {
+        let _guard = tch::no_grad_guard();
+        let mut trained = trained_part(&self.network)?;
+        let Some(scale) = &mut self.loss_scale else {
+            gradient = clipped(gradient, self.options.clip_norm)?;
+            return self.optimizer.step(&mut trained, gradient, learning_rate);
+        };
+        let (gradient, finite) = scale.unscale(&gradient)?;
+        scale.update(&finite)?;
+        let before = trained.f_detach_copy()?;
+        let states = self.optimizer.state().map(|(_, state)| state.f_detach_copy()).collect::<Result<Vec<_>, _>>()?;
+        let gradient = clipped(gradient, self.options.clip_norm)?;
+        self.optimizer.step(&mut trained, gradient, learning_rate)?;
+        keep_if(&finite, &mut trained, &before)?;
+        self.optimizer.tensors().zip(&states).try_for_each(|(state, before)| keep_if(&finite, state, before))
     }
 
     /// The loss of a batch, and true and false positives and negatives at the full resolution, to be read later.
@@ -160,6 +189,7 @@ impl Trainer {
             loss: &self.options.loss,
             weights: &self.weights,
             device: self.network.device(),
+            precision: self.options.precision,
         }
     }
 
@@ -175,16 +205,21 @@ impl Trainer {
 
 impl Task<'_> {
     fn forward(&self, piece: &Piece<'_>, parameters: Vec<Tensor>) -> Result<Forwarded, TorchError> {
-        let outputs = self.topology.forward(&parameters, &piece.image(self.device)?, self.weights.len())?;
+        let outputs = self.outputs(piece, &parameters)?;
         let sums = self.sums(piece, &outputs)?;
         Ok(Forwarded { parameters, sums })
     }
 
     fn evaluate(&self, piece: &Piece<'_>, parameters: Vec<Tensor>) -> Result<(Forwarded, Tensor), TorchError> {
-        let outputs = self.topology.forward(&parameters, &piece.image(self.device)?, self.weights.len())?;
+        let outputs = self.outputs(piece, &parameters)?;
         let sums = self.sums(piece, &outputs)?;
         let counts = self.loss.target.counts(&outputs[0], &piece.labels(0, &outputs[0], self.device)?)?;
         Ok((Forwarded { parameters, sums }, counts))
+    }
+
+    fn outputs(&self, piece: &Piece<'_>, parameters: &[Tensor]) -> Result<Vec<Tensor>, TorchError> {
+        let image = piece.image(self.device)?;
+        self.precision.run(self.device, || self.topology.forward(parameters, &image, self.weights.len()))
     }
 
     fn sums(&self, piece: &Piece<'_>, outputs: &[Tensor]) -> Result<Vec<Sums>, TorchError> {
@@ -219,11 +254,14 @@ impl Task<'_> {
         Ok((loss.f_detach()?, of_pieces))
     }
 
-    /// The gradient by the parameters, as one buffer.
-    fn backward(&self, piece: &Forwarded, gradients: &[Tensor]) -> Result<Tensor, TorchError> {
+    /// The gradient by the parameters, times `factor`, as one buffer.
+    fn backward(&self, piece: &Forwarded, gradients: &[Tensor], factor: Option<&Tensor>) -> Result<Tensor, TorchError> {
         // The gradient of the scalar product with a constant is that constant, carried back through the sums.
-        let product = |(sums, gradient): (&Sums, &Tensor)| sums.predicted.f_mul(gradient)?.f_sum(Kind::Float);
-        let products = piece.sums.iter().zip(gradients).map(product).collect::<Result<Vec<_>, _>>()?;
+        let product = |(sums, gradient): (&Sums, &Tensor)| {
+            let product = sums.predicted.f_mul(gradient)?.f_sum(Kind::Float)?;
+            factor.map_or_else(|| Ok(product.shallow_clone()), |factor| product.f_mul(factor))
+        };
+        let products = piece.sums.iter().zip(gradients).map(product).collect::<Result<Vec<_>, tch::TchError>>()?;
         let n_used = self.topology.n_used(self.weights.len());
         let gradients = Tensor::f_run_backward(&products, &piece.parameters[..n_used], false, false)?;
         let _guard = tch::no_grad_guard();
@@ -243,6 +281,13 @@ fn whole_batch(forwarded: &[Forwarded], output: usize) -> Result<Sums, TorchErro
 fn trained_part(network: &Network) -> Result<Tensor, TorchError> {
     let n_used = network.topology().n_used(network.architecture().n_supervised());
     Ok(network.buffer().f_narrow(0, 0, network.layout().len_of_first(n_used) as i64)?)
+}
+
+fn clipped(gradient: Tensor, norm: Option<f64>) -> Result<Tensor, TorchError> {
+    match norm {
+        Some(norm) => clip(gradient, norm),
+        None => Ok(gradient),
+    }
 }
 
 fn all<T>(results: Vec<Result<T, TorchError>>) -> Result<Vec<T>, TorchError> {

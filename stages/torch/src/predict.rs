@@ -6,16 +6,19 @@ use ndarray::{Array4, Axis, CowArray, Ix4};
 use nnflow_kernels::augment::append_one_hot;
 use nnflow_net::architecture::Architecture;
 use nnflow_net::device::Device;
-use nnflow_net::inference::{Average, InferenceError, InferenceOptions, Prediction, predict as infer};
+use nnflow_net::inference::{Average, InferenceError, InferenceOptions, PrecisionOfSums, Prediction, predict as infer};
 use nnflow_net::network::Network;
+use nnflow_net::precision::Precision;
 use nnflow_nnunet::case::{CaseRecord, IMAGE, open};
 use nnflow_nnunet::export::{ExportPlan, Exporter, NextStageFrom, ScoreKind, ScoreSource, Scores, Wanted, slab_bytes};
 use nnflow_nnunet::train::model::{ModelRecord, RECORD, WEIGHTS};
 use nnflow_nnunet::train::patches::NEXT_STAGE;
+use nnflow_nnunet::train::settings::PrecisionChoice;
 use nnflow_nnunet::train::slices::Classes;
 use nnflow_stage::{Artifact, Context, FileRef, InputValue, StageError};
 use serde::Deserialize;
 
+use crate::serve::precision;
 use crate::train::{checkpoint, torch};
 
 /// What can be set of a prediction.
@@ -25,6 +28,8 @@ struct Settings {
     step: f64,
     mirroring: bool,
     average: AverageName,
+    precision: PrecisionChoice,
+    sums: PrecisionOfSums,
     probabilities: bool,
     next_stage_from: NextStageFrom,
     windows_per_batch: usize,
@@ -67,8 +72,7 @@ pub(crate) fn predict(context: &mut Context<'_>, networks: &mut Networks) -> Res
         (AverageName::Probabilities, None) => (Average::Softmax, ScoreKind::Probabilities),
         (AverageName::Probabilities, Some(_)) => (Average::Sigmoid, ScoreKind::Probabilities),
     };
-    let prediction =
-        infer(&held.networks, image.view(), &options(&settings, &held.record, average)).map_err(inference)?;
+    let prediction = infer(&held.networks, image.view(), &options(&settings, held, average)).map_err(inference)?;
     drop(image);
     let scores = Scores { kind, values: &Predicted(prediction) };
     let slab_bytes = slab_bytes(context.resources().memory_bytes);
@@ -106,16 +110,19 @@ fn input_image(context: &Context<'_>, artifact: &Artifact, classes: &Classes) ->
     Ok(append_one_hot(image.view(), previous.index_axis(Axis(0), 0), &classes.foreground()))
 }
 
-fn options(settings: &Settings, record: &ModelRecord, average: Average) -> InferenceOptions {
+fn options(settings: &Settings, held: &Held, average: Average) -> InferenceOptions {
     const GIBIBYTE: f64 = 1024.0 * 1024.0 * 1024.0;
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates, which is what is wanted")]
     let device_memory = (settings.gpu_sums * GIBIBYTE) as u64;
+    let record = &held.record;
     InferenceOptions {
         patch: record.patch_size.clone(),
         step: settings.step,
         mirror_axes: if settings.mirroring { record.mirror_axes.clone() } else { Vec::new() },
         gaussian: true,
         average,
+        precision: precision(settings.precision, held.identity.1, Precision::Float16),
+        sums: settings.sums,
         batch: settings.windows_per_batch,
         device_memory,
     }

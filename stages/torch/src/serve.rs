@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 
 use nnflow_net::device::{Device, DeviceChoice};
+use nnflow_net::precision::Precision;
+use nnflow_nnunet::train::settings::PrecisionChoice;
 use nnflow_stage::{
     Context, ErrorKind, ErrorReport, Host, Reply, Request, StageError, StageEvent, Task, WORKER_PROTOCOL,
 };
@@ -98,6 +100,16 @@ pub(crate) fn device(context: &Context<'_>) -> Result<Device, StageError> {
     choice
         .and_then(|choice| choice.resolve(resources.threads))
         .map_err(|error| StageError::input(error.to_string()).with_hint(error.hint()))
+}
+
+/// What a network computes in; `on_gpu` is what suits a GPU.
+pub(crate) fn precision(choice: PrecisionChoice, device: Device, on_gpu: Precision) -> Precision {
+    match (choice, device) {
+        (PrecisionChoice::Auto, Device::Cuda(_)) => on_gpu,
+        (PrecisionChoice::Auto, Device::Cpu { .. }) | (PrecisionChoice::Float32, _) => Precision::Float32,
+        (PrecisionChoice::Bfloat16, _) => Precision::Bfloat16,
+        (PrecisionChoice::Float16, _) => Precision::Float16,
+    }
 }
 
 struct Pipe<'a> {

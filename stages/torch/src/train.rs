@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use nnflow_net::checkpoint::CheckpointError;
 use nnflow_net::network::Network;
 use nnflow_net::training::{Batch, RunningEvaluation, RunningLoss, Trainer, TrainingError};
-use nnflow_net::{TorchError, device::Device};
+use nnflow_net::{TorchError, device::Device, shim};
 use nnflow_nnunet::train::curve::{Epoch, Timing};
 use nnflow_nnunet::train::loader::{BatchMaker, LoadedBatch, in_order};
-use nnflow_nnunet::train::model::{MODEL_VERSION, ModelRecord, RECORD, TrainingSummary, WEIGHTS};
+use nnflow_nnunet::train::model::{MODEL_VERSION, ModelRecord, RECORD, TrainingSummary, WEIGHTS, weights_in_bundle};
 use nnflow_nnunet::train::settings::Keep;
 use nnflow_stage::{Context, Progress, StageError};
 
@@ -21,6 +21,12 @@ use state::{CHECKPOINT, Counters};
 
 /// The weights of the best epoch so far, beside the checkpoint.
 const BEST: &str = "best.safetensors";
+
+/// The learning curve, as a table and as a picture.
+const CURVE: &str = "progress.csv";
+const PICTURE: &str = "curve.svg";
+
+const GIBIBYTE: f64 = 1024.0 * 1024.0 * 1024.0;
 
 /// How often progress within an epoch is told, at most.
 const TELL_EVERY: Duration = Duration::from_millis(500);
@@ -32,17 +38,38 @@ const AHEAD: usize = 2;
 pub(crate) fn train(context: &mut Context<'_>) -> Result<(), StageError> {
     let setup = Setup::new(context)?;
     fs_create(context.work())?;
-    let network = Network::new(&setup.architecture, context.seed(), setup.device).map_err(torch)?;
+    let network = initial_network(context, &setup)?;
     let mut trainer = Trainer::new(network, setup.options.clone()).map_err(training)?;
     let mut counters = state::resume(context, &mut trainer, setup.settings.optimizer.learning_rate)?;
+    context.log(format!("`{CURVE}` and `{PICTURE}` are written after each epoch to {}", context.work().display()));
+    let between = Duration::from_secs_f64(60.0 * setup.settings.checkpoint_minutes);
+    let mut saved = Instant::now();
     while counters.stopped.is_none() && counters.epochs() < setup.settings.epochs {
         epoch(context, &setup, &mut trainer, &mut counters)?;
         let last = counters.stopped.is_some() || counters.epochs() == setup.settings.epochs;
-        if last || counters.epochs() % setup.settings.checkpoint_every == 0 {
+        if last || (counters.epochs() % setup.settings.checkpoint_every == 0 && saved.elapsed() >= between) {
             counters.save(&trainer, &context.work().join(CHECKPOINT))?;
+            saved = Instant::now();
         }
     }
     write_model(context, &setup, &trainer, &counters)
+}
+
+/// The network before its first step: random, or with the weights of a model.
+fn initial_network(context: &Context<'_>, setup: &Setup) -> Result<Network, StageError> {
+    let Some(bundle) = context.optional_artifact("initial")? else {
+        return Network::new(&setup.architecture, context.seed(), setup.device).map_err(torch);
+    };
+    let axis = |name: &str| context.axes().get(name).map(String::as_str).unwrap_or_default();
+    let weights = weights_in_bundle(bundle, axis("configuration"), axis("fold"))?;
+    context.log(format!("the weights begin as those in `{}`", weights.name));
+    Network::pretrained(&weights.path, &setup.architecture, context.seed(), setup.device).map_err(|error| match error {
+        CheckpointError::Missing { .. } | CheckpointError::Unknown { .. } | CheckpointError::Shape { .. } => {
+            StageError::input(format!("the model's network is not the planned one: {error}"))
+                .with_hint("take the plan from the model as well, as the recipe `nnunet-v2-finetune` does")
+        }
+        other => checkpoint(other),
+    })
 }
 
 /// One epoch: train, validate, take stock.
@@ -83,8 +110,15 @@ fn epoch(
             trainer.network().save(&context.work().join(BEST)).map_err(checkpoint)?;
         }
     }
-    tell_epoch(context, setup, counters, &timing);
-    Ok(())
+    let (table, picture) = curve(context, setup, counters);
+    write(&context.work().join(CURVE), &table)?;
+    write(&context.work().join(PICTURE), &picture)?;
+    tell_epoch(context, setup, counters, &timing)
+}
+
+/// The learning curve as a table and as a picture.
+fn curve(context: &Context<'_>, setup: &Setup, counters: &Counters) -> (String, String) {
+    (counters.curve.to_csv(&setup.classes.foreground_names()), counters.curve.to_svg(context.node()))
 }
 
 /// A pass over the batches of an epoch.
@@ -156,11 +190,14 @@ fn borrowed(batch: &LoadedBatch) -> Batch<'_> {
     Batch { shape: batch.shape.clone(), image: &batch.image, labels: batch.labels.iter().map(Vec::as_slice).collect() }
 }
 
-fn tell_epoch(context: &Context<'_>, setup: &Setup, counters: &Counters, timing: &Timing) {
-    let Some(epoch) = counters.curve.epochs.last() else { return };
+fn tell_epoch(context: &Context<'_>, setup: &Setup, counters: &Counters, timing: &Timing) -> Result<(), StageError> {
+    let Some(epoch) = counters.curve.epochs.last() else { return Ok(()) };
     let dice = epoch.average_dice.map_or_else(|| "dice -".to_owned(), |dice| format!("dice {dice:.3}"));
     let waits = 100.0 * timing.waited / timing.seconds.max(1e-9);
-    let message = format!("{dice}  {:.1} s/epoch  waits {waits:.0} %", timing.seconds);
+    let memory = shim::memory(setup.device).map_err(torch)?;
+    let memory = memory.map_or_else(String::new, |memory| format!("  {:.1} GiB", memory.peak as f64 / GIBIBYTE));
+    let recent = counters.curve.recent();
+    let message = format!("{dice} {recent}  {:.1} s/epoch  waits {waits:.0} %{memory}", timing.seconds);
     context.log(format!(
         "epoch {} of {}: rate {:.2e}, loss {:.4}, validation {:.4}, {message}",
         epoch.epoch, setup.settings.epochs, epoch.learning_rate, epoch.training_loss, epoch.validation_loss
@@ -171,6 +208,7 @@ fn tell_epoch(context: &Context<'_>, setup: &Setup, counters: &Counters, timing:
         unit: "epoch".to_owned(),
         message,
     });
+    Ok(())
 }
 
 fn write_model(
@@ -204,12 +242,11 @@ fn write_model(
             stopped: counters.stopped.clone(),
         },
     };
-    let names = setup.classes.foreground_names();
-    let (table, picture) = (counters.curve.to_csv(&names), counters.curve.to_svg(context.node()));
+    let (table, picture) = curve(context, setup, counters);
     let mut output = context.output("model");
     output.json(RECORD, &record)?;
     let weights = output.file(WEIGHTS)?;
-    let (csv, svg) = (output.incidental_file("progress.csv")?, output.incidental_file("curve.svg")?);
+    let (csv, svg) = (output.incidental_file(CURVE)?, output.incidental_file(PICTURE)?);
     write(&csv, &table)?;
     write(&svg, &picture)?;
     if setup.settings.keep == Keep::Best && best.is_file() {

@@ -20,16 +20,19 @@ pub(crate) struct Options {
     pub(crate) nnunet: Option<PathBuf>,
     /// Whether the kernels are measured, and nothing else.
     pub(crate) kernels: bool,
+    /// Whether networks are measured, and nothing else.
+    pub(crate) networks: bool,
 }
 
 impl Options {
     /// Reads the arguments after `bench`.
     pub(crate) fn parse(arguments: &[String]) -> Result<Self, Error> {
-        let mut options = Self { data: None, pairs: PAIRS, only: Vec::new(), nnunet: None, kernels: false };
+        let mut options =
+            Self { data: None, pairs: PAIRS, only: Vec::new(), nnunet: None, kernels: false, networks: false };
         let mut rest = arguments.iter();
         while let Some(flag) = rest.next() {
-            if flag == "--kernels" {
-                options.kernels = true;
+            if let Some(switch) = options.switch(flag) {
+                *switch = true;
                 continue;
             }
             let value = rest.next().ok_or_else(|| Error::Usage(format!("`bench {flag}` needs a value")));
@@ -42,6 +45,14 @@ impl Options {
             }
         }
         Ok(options)
+    }
+
+    fn switch(&mut self, flag: &str) -> Option<&mut bool> {
+        match flag {
+            "--kernels" => Some(&mut self.kernels),
+            "--networks" => Some(&mut self.networks),
+            _ => None,
+        }
     }
 
     /// Whether a group is measured on a dataset.

@@ -8,6 +8,7 @@ use std::thread;
 use super::cost::command_line;
 use crate::checkout::Checkout;
 use crate::error::Error;
+use crate::setup::{Wanted, set_up};
 
 /// Both programs, and the Python scripts that drive and read nnU-Net.
 pub(crate) struct Programs {
@@ -52,6 +53,16 @@ impl Programs {
         command
     }
 
+    /// One of the examples that time a part of nnflow.
+    pub(crate) fn example(&self, name: &str) -> Command {
+        Command::new(Checkout::programs().join("examples").join(name))
+    }
+
+    /// What nnU-Net's commands call the device that both programs use.
+    pub(crate) fn device(&self) -> &'static str {
+        if Path::new("/dev/nvidia0").exists() { "cuda" } else { "cpu" }
+    }
+
     /// Python with a line of code.
     pub(crate) fn python(&self, code: &str) -> Command {
         let mut command = Command::new(&self.python);
@@ -60,9 +71,14 @@ impl Programs {
     }
 }
 
-/// Builds `nnflow`, which needs no libtorch.
-pub(crate) fn build(checkout: &Checkout) -> Result<(), Error> {
-    cargo(checkout, &["build", "--release", "--package", "nnflow"])
+/// Builds `nnflow`, which needs no libtorch, and where networks take part what needs it.
+pub(crate) fn build(checkout: &Checkout, has_networks: bool) -> Result<(), Error> {
+    if !has_networks {
+        return cargo(checkout, &["build", "--release", "--package", "nnflow"]);
+    }
+    let machine = set_up(checkout, Wanted::Either)?;
+    crate::programs::build(checkout, &machine)?;
+    crate::programs::build_examples(checkout, &machine, &[("nnflow-kernels", "augment"), ("nnflow-net", "steps")])
 }
 
 /// Runs the benchmarks of the kernels.

@@ -7,16 +7,12 @@ use super::json::Json;
 use super::machine::Machine;
 use super::runner::Measured;
 use super::statistics::Spread;
+use super::suite::Suite;
 use crate::checkout::Checkout;
 use crate::error::Error;
 
-/// The page with the tables, and the figures beside it.
+/// The page with the tables.
 const PAGE: &str = "docs/benchmarks.md";
-const FIGURES: &str = "docs/benchmarks.json";
-
-/// What stands around the tables in the page.
-const BEGIN: &str = "<!-- figures: written by `cargo xtask bench` -->";
-const END: &str = "<!-- end of figures -->";
 
 const HEADER: &str = "\
 | data | step | wall, nnU-Net | nnflow | ratio | CPU, nnU-Net | nnflow | ratio | memory, nnU-Net | nnflow | ratio | deviation |
@@ -25,6 +21,7 @@ const HEADER: &str = "\
 
 /// All that was measured.
 pub(crate) struct Report<'a> {
+    pub(crate) suite: &'a Suite,
     pub(crate) machine: &'a Machine,
     pub(crate) pairs: usize,
     pub(crate) measured: &'a [Measured],
@@ -41,14 +38,17 @@ impl Report<'_> {
         if is_whole {
             let page = checkout.root().join(PAGE);
             let text = fs::read_to_string(&page).map_err(Error::io("read", &page))?;
-            let text = replace_between(&text, &tables).ok_or_else(|| Error::Bench {
+            let text = replace_between(&text, self.suite, &tables).ok_or_else(|| Error::Bench {
                 message: format!("`{PAGE}` has no place for figures"),
-                remedy: Some(format!("put the lines `{BEGIN}` and `{END}` where they belong")),
+                remedy: Some(format!(
+                    "put the lines `{}` and `{}` where they belong",
+                    self.suite.begin, self.suite.end
+                )),
             })?;
             fs::write(&page, text).map_err(Error::io("write", &page))?;
-            let figures = checkout.root().join(FIGURES);
+            let figures = checkout.root().join(self.suite.figures);
             fs::write(&figures, format!("{}\n", self.to_json())).map_err(Error::io("write", &figures))?;
-            eprintln!("wrote `{PAGE}` and `{FIGURES}`");
+            eprintln!("wrote `{PAGE}` and `{}`", self.suite.figures);
         }
         match self.measured.iter().find(|measured| !measured.agreement.holds()) {
             None => Ok(()),
@@ -153,15 +153,17 @@ fn times(ratio: Spread) -> String {
     }
 }
 
-fn replace_between(page: &str, tables: &str) -> Option<String> {
-    let (before, rest) = page.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n{tables}{END}{after}"))
+fn replace_between(page: &str, suite: &Suite, tables: &str) -> Option<String> {
+    let Suite { begin, end, .. } = suite;
+    let (before, rest) = page.split_once(begin)?;
+    let (_, after) = rest.split_once(end)?;
+    Some(format!("{before}{begin}\n{tables}{end}{after}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::comparison::Agreement;
+    use super::super::suite::{DATA, NETWORK};
     use super::*;
 
     const MIB: f64 = 1_048_576.0;
@@ -200,9 +202,15 @@ mod tests {
 
     #[test]
     fn figures_replace_those_of_the_last_time_and_nothing_else() {
-        let page = format!("before\n{BEGIN}\nold\n{END}\nafter\n");
-        assert_eq!(replace_between(&page, "new\n"), Some(format!("before\n{BEGIN}\nnew\n{END}\nafter\n")));
-        assert_eq!(replace_between("a page without a place", "new"), None);
+        let place = |text: &str| format!("before\n{}\n{text}\n{}\nafter\n", DATA.begin, DATA.end);
+        assert_eq!(replace_between(&place("old"), &DATA, "new\n"), Some(place("new")));
+        assert_eq!(replace_between("a page without a place", &DATA, "new"), None);
+    }
+
+    #[test]
+    fn the_page_has_a_place_for_each_suite() {
+        let page = include_str!("../../../docs/benchmarks.md");
+        assert!([&DATA, &NETWORK].into_iter().all(|suite| replace_between(page, suite, "").is_some()));
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub(crate) enum Subjects {
     OneDataset,
     /// The answers of networks.
     Logits,
+    /// Patches of several sizes.
+    Patches,
 }
 
 /// One step that both programs take.
@@ -67,8 +69,8 @@ pub(crate) struct Place<'a> {
     pub(crate) shared: PathBuf,
 }
 
-const WORKFLOW: &str = "workflow.toml";
-const PREPARED: &str = "preprocessed";
+pub(crate) const WORKFLOW: &str = "workflow.toml";
+pub(crate) const PREPARED: &str = "preprocessed";
 
 /// All that is measured.
 pub(crate) static GROUPS: [Group; 5] = [
@@ -232,12 +234,7 @@ fn nnunet_evaluate(place: &Place<'_>) -> Command {
 impl Place<'_> {
     /// nnU-Net's program, with its folders.
     fn nnunet(&self, name: &str) -> Command {
-        let mut command = self.programs.nnunet(name);
-        for (variable, folder) in [("nnUNet_raw", "raw"), ("nnUNet_preprocessed", PREPARED), ("nnUNet_results", "out")]
-        {
-            command.env(variable, self.folder.join(folder));
-        }
-        command
+        in_folders(self.programs.nnunet(name), &self.folder)
     }
 
     fn nnunet_on(&self, name: &str) -> Command {
@@ -312,14 +309,19 @@ impl Place<'_> {
 
 /// nnU-Net's folders, and a workflow.
 fn begin_workflow(place: &Place<'_>) -> Result<(), Error> {
-    let raw = place.folder.join("raw");
+    lay_out(place.subject, &place.folder)
+}
+
+/// nnU-Net's folder of raw data, and a workflow, within a folder.
+pub(crate) fn lay_out(subject: &Subject, folder: &Path) -> Result<(), Error> {
+    let raw = folder.join("raw");
     fs::create_dir_all(&raw).map_err(Error::io("make", &raw))?;
-    let link = raw.join(&place.subject.name);
-    symlink(&place.subject.folder, &link).map_err(Error::io("make", &link))?;
-    let path = place.folder.join(WORKFLOW);
+    let link = raw.join(&subject.name);
+    symlink(&subject.folder, &link).map_err(Error::io("make", &link))?;
+    let path = folder.join(WORKFLOW);
     let text = format!(
         "# For a benchmark.\nname = \"benchmark\"\nextends = \"nnunet-v2\"\n[dataset]\npath = '{}'\n[axes]\nconfiguration = [\"2d\", \"3d_fullres\"]\n",
-        place.subject.folder.display()
+        subject.folder.display()
     );
     fs::write(&path, text).map_err(Error::io("write", &path))
 }
@@ -341,13 +343,21 @@ fn begin_label_images(place: &Place<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-fn with<const N: usize>(mut command: Command, arguments: [&str; N]) -> Command {
+/// A program with nnU-Net's folders within another one.
+pub(crate) fn in_folders(mut command: Command, folder: &Path) -> Command {
+    for (variable, name) in [("nnUNet_raw", "raw"), ("nnUNet_preprocessed", PREPARED), ("nnUNet_results", "out")] {
+        command.env(variable, folder.join(name));
+    }
+    command
+}
+
+pub(crate) fn with<const N: usize>(mut command: Command, arguments: [&str; N]) -> Command {
     command.args(arguments);
     command
 }
 
 /// An argument added to a command that is passed on.
-trait ArgOf {
+pub(crate) trait ArgOf {
     fn arg_of(self, argument: impl AsRef<std::ffi::OsStr>) -> Self;
 }
 
@@ -360,13 +370,14 @@ impl ArgOf for Command {
 
 #[cfg(test)]
 mod tests {
+    use super::super::network_rows::NETWORKS;
     use super::*;
 
     #[test]
     fn groups_have_different_names() {
-        let mut names: Vec<_> = GROUPS.iter().map(|group| group.name).collect();
-        names.dedup();
-        assert_eq!(names.len(), GROUPS.len());
+        let all = || GROUPS.iter().chain(&NETWORKS);
+        let names: std::collections::BTreeSet<_> = all().map(|group| group.name).collect();
+        assert_eq!(names.len(), all().count());
     }
 
     #[test]

@@ -8,8 +8,8 @@ use super::comparison::Agreement;
 use super::cost::{Cost, measure};
 use super::options::Options;
 use super::programs::{Programs, run};
-use super::rows::{GROUPS, Group, Place, Results, Row, Subjects};
-use super::subject::{Subject, logits};
+use super::rows::{Group, Place, Results, Row, Subjects};
+use super::subject::{Subject, logits, patches};
 use crate::error::Error;
 
 /// A row of the tables with its figures.
@@ -41,18 +41,19 @@ impl<'a> Runner<'a> {
         Self { programs, options, scratch }
     }
 
-    /// All groups on all subjects that are asked for.
+    /// The groups on all subjects that are asked for.
     ///
     /// # Errors
     /// If a program fails, or the results cannot be compared.
-    pub(crate) fn all(&self, datasets: &[Subject]) -> Result<Vec<Measured>, Error> {
+    pub(crate) fn all(&self, groups: &[Group], datasets: &[Subject]) -> Result<Vec<Measured>, Error> {
         let mut measured = Vec::new();
-        for group in &GROUPS {
+        for group in groups {
             let subjects = match group.subjects {
                 Subjects::Datasets => datasets.to_vec(),
                 Subjects::OneDataset => datasets.iter().take(1).cloned().collect(),
                 Subjects::Logits if self.options.wants(group.name, "") => logits(self.programs, &self.scratch)?,
                 Subjects::Logits => Vec::new(),
+                Subjects::Patches => patches(&self.scratch)?,
             };
             for subject in subjects.iter().filter(|subject| self.options.wants(group.name, &subject.name)) {
                 subject.warm()?;

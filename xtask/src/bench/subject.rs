@@ -24,6 +24,9 @@ const VARIABLE: &str = "NNFLOW_DATA";
 /// nnU-Net takes part. It holds all classes on the image's grid at once, which is too much for most machines in the end.
 const LOGITS: [(u32, u32, bool); 2] = [(20, 160, true), (117, 200, false)];
 
+/// Extents of patches that are augmented: those of the hippocampus, and of a large network.
+const PATCHES: [&str; 2] = ["40x56x40", "128x128x128"];
+
 /// What is worked on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Subject {
@@ -124,6 +127,16 @@ pub(crate) fn logits(programs: &Programs, scratch: &Path) -> Result<Vec<Subject>
         Ok(Subject { name, folder, for_both: *for_both })
     };
     LOGITS.iter().map(make).collect()
+}
+
+/// Patches of noise, which both programs make by themselves.
+///
+/// # Errors
+/// If their folder cannot be made.
+pub(crate) fn patches(scratch: &Path) -> Result<Vec<Subject>, Error> {
+    let folder = scratch.join("patches");
+    fs::create_dir_all(&folder).map_err(Error::io("make", &folder))?;
+    Ok(PATCHES.iter().map(|name| Subject::dataset(name, folder.clone())).collect())
 }
 
 #[cfg(test)]

@@ -145,6 +145,11 @@ impl TensorFile {
         Ok(Tensor::f_from_slice(&values).and_then(|tensor| tensor.f_view(&*shape)).map_err(TorchError::from)?)
     }
 
+    /// Leaves out the tensors with `part` in their names.
+    pub(crate) fn drop_named(&mut self, part: &str) {
+        self.tensors.retain(|name, _| !name.contains(part));
+    }
+
     /// Refuses a file that has more tensors than were taken.
     pub(crate) fn check_empty(&self) -> Result<(), CheckpointError> {
         match self.tensors.keys().next() {

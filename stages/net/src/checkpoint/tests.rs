@@ -6,10 +6,14 @@ use crate::architecture::{Description, NetworkKind, Pooling};
 const CPU: Device = Device::Cpu { threads: 1 };
 
 fn architecture(features: usize) -> Architecture {
+    with_outputs(features, 2)
+}
+
+fn with_outputs(features: usize, outputs: usize) -> Architecture {
     Architecture::try_from(Description {
         kind: NetworkKind::PlainConvUNet,
         input_channels: 1,
-        outputs: 2,
+        outputs,
         features_per_stage: vec![features; 3],
         kernel_sizes: vec![vec![3; 2]; 3],
         strides: vec![vec![1; 2], vec![2; 2], vec![2; 2]],
@@ -49,6 +53,40 @@ fn weights_survive_a_file() {
     let saved = save(&network);
     let loaded = Network::load(&saved.path, &architecture(3), CPU).expect("it was just written");
     assert_eq!(loaded.buffer(), network.buffer());
+}
+
+/// A network for five classes that begins with the weights of one for two, and a new one with the same seed.
+fn pretrained() -> (Network, Network, Network) {
+    let (source, architecture) = (network(3), with_outputs(3, 5));
+    let saved = save(&source);
+    let begun = Network::pretrained(&saved.path, &architecture, 4, CPU).expect("all but the outputs fit");
+    (source, begun, Network::new(&architecture, 4, CPU).expect("it fits into memory"))
+}
+
+/// The parameters of a network whose names have `.seg_layers.`, or those that have not.
+fn parameters(network: &Network, of_outputs: bool) -> Vec<Tensor> {
+    let views = network.layout().views(network.buffer()).expect("the buffer is whole");
+    let named = network.layout().specifications().iter().zip(views);
+    named.filter(|(one, _)| one.name.contains(".seg_layers.") == of_outputs).map(|(_, view)| view).collect()
+}
+
+#[test]
+fn a_pretrained_network_begins_with_all_weights_but_those_of_its_outputs() {
+    let (source, begun, _) = pretrained();
+    assert_eq!(parameters(&begun, false), parameters(&source, false));
+}
+
+#[test]
+fn the_outputs_of_a_pretrained_network_begin_as_those_of_a_new_one() {
+    let (_, begun, new) = pretrained();
+    assert_eq!(parameters(&begun, true), parameters(&new, true));
+}
+
+#[test]
+fn a_pretrained_network_of_another_width_is_refused() {
+    let saved = save(&network(3));
+    let error = Network::pretrained(&saved.path, &architecture(4), 1, CPU).expect_err("the widths differ").to_string();
+    assert!(error.contains("is `F32 [3, 1, 3, 3]`, expected `F32 [4, 1, 3, 3]`"), "{error}");
 }
 
 #[test]

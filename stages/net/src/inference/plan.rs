@@ -6,7 +6,7 @@ use tch::{Kind, Tensor};
 
 use super::{InferenceError, InferenceOptions, window_weights};
 use crate::device::Device;
-use crate::error::TorchError;
+use crate::error::{TorchError, done};
 use crate::network::Network;
 
 /// All that is decided before the first window is predicted.
@@ -94,9 +94,18 @@ impl Plan {
     }
 
     /// A volume of this many channels, all 0.
-    pub(super) fn zeros(&self, channels: usize) -> Result<Tensor, TorchError> {
+    pub(super) fn zeros(&self, channels: usize, kind: Kind) -> Result<Tensor, TorchError> {
         let shape = signed(&[&[channels], self.padding.shape.as_slice()].concat());
-        Ok(Tensor::f_zeros(&*shape, (Kind::Float, self.home))?)
+        Ok(Tensor::f_zeros(&*shape, (kind, self.home))?)
+    }
+
+    /// How much all windows together count at each voxel: `[1, z, y, x]`.
+    pub(super) fn sum_of_weights(&self, window_weights: &Tensor, kind: Kind) -> Result<Tensor, TorchError> {
+        let weights = self.zeros(1, kind)?;
+        for corner in &self.corners {
+            done(self.window(&weights, corner)?.f_add_(window_weights))?;
+        }
+        Ok(weights)
     }
 }
 

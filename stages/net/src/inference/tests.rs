@@ -33,6 +33,8 @@ fn options(patch: &[usize]) -> InferenceOptions {
         mirror_axes: Vec::new(),
         gaussian: true,
         average: Average::Logits,
+        precision: Precision::Float32,
+        sums: PrecisionOfSums::Float32,
         batch: 2,
         device_memory: 0,
     }
@@ -96,8 +98,39 @@ fn overlapping_windows_are_averaged_with_their_weights() {
 }
 
 #[test]
+fn sums_of_16_bits_are_rounded_as_nnunet_rounds_them() {
+    let network = network(3, 1, 1);
+    let image = image([1, 12, 8, 8]);
+    let tensor = |array: &Array4<f32>| {
+        let shape: Vec<i64> = array.shape().iter().map(|&extent| extent as i64).collect();
+        Tensor::from_slice(array.as_slice().expect("C order")).view(&*shape)
+    };
+    let gaussian = Tensor::from_slice(&window_weights(&[8, 8, 8]).into_iter().collect::<Vec<_>>()).view([8, 8, 8]);
+    // nnU-Net's own steps: answers of 32 bits are added to sums of 16, which are then divided.
+    let sums = Tensor::zeros([3, 12, 8, 8], (Kind::Half, tch::Device::Cpu));
+    let total = Tensor::zeros([12, 8, 8], (Kind::Half, tch::Device::Cpu));
+    for start in [0, 4] {
+        let window = image.slice(s![.., start..start + 8, .., ..]).to_owned();
+        let answer = tensor(&direct(&network, &window)) * &gaussian;
+        let mut part = sums.narrow(1, start as i64, 8);
+        part += answer;
+        let mut part = total.narrow(0, start as i64, 8);
+        part += gaussian.to_kind(Kind::Half);
+    }
+    let expected = array(&(sums / total).to_kind(Kind::Float)).expect("it fits");
+    let options = InferenceOptions { sums: PrecisionOfSums::Float16, ..options(&[8, 8, 8]) };
+    assert_eq!(predict_array(&[network], &image, &options).into_dyn(), expected);
+}
+
+#[test]
 fn an_axis_is_mirrored_alone_and_with_the_others() {
-    assert_eq!(flips(&[0, 2]), [vec![], vec![2], vec![4], vec![2, 4]]);
+    assert_eq!(flips(&[0, 2], PrecisionOfSums::Float32), [vec![], vec![2], vec![4], vec![2, 4]]);
+}
+
+#[test]
+fn forms_are_summed_in_nnunets_order_where_that_is_asked_for() {
+    let expected = [vec![], vec![2], vec![3], vec![4], vec![2, 3], vec![2, 4], vec![3, 4], vec![2, 3, 4]];
+    assert_eq!(flips(&[0, 1, 2], PrecisionOfSums::Float16), expected);
 }
 
 #[test]

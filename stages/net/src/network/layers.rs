@@ -6,6 +6,7 @@
 use tch::{Device, Tensor};
 
 use crate::error::TorchError;
+use crate::shim::autocasts_on_cpu;
 
 /// A convolution of any dimension, or a transposed one.
 #[derive(Debug)]
@@ -57,6 +58,15 @@ impl Convolution {
         let zeros = vec![0; self.stride.len()];
         let bias = self.bias.map(|bias| &parameters[bias]);
         let (weight, stride, padding) = (&parameters[self.weight], &self.stride, &self.padding);
+        if autocasts_on_cpu()? {
+            // On the CPU libtorch casts for the operations by name, not for the one behind them all.
+            return Ok(match (self.transposed, stride.len()) {
+                (false, 2) => input.f_conv2d(weight, bias, stride, padding, &ones, 1),
+                (false, _) => input.f_conv3d(weight, bias, stride, padding, &ones, 1),
+                (true, 2) => input.f_conv_transpose2d(weight, bias, stride, padding, &zeros, 1, &ones),
+                (true, _) => input.f_conv_transpose3d(weight, bias, stride, padding, &zeros, 1, &ones),
+            }?);
+        }
         let convolve =
             |input: &Tensor| input.f_convolution(weight, bias, stride, padding, &ones, self.transposed, &zeros, 1);
         if !self.needs_onednn(input) {

@@ -13,6 +13,7 @@ use crate::error::TorchError;
 /// Goes up whenever the names or the meaning of what is stored change.
 const VERSION: u32 = 1;
 const NETWORK: &str = "network.";
+const LOSS_SCALE: &str = "loss_scale";
 
 /// What a checkpoint says beside its tensors.
 #[derive(Serialize, Deserialize)]
@@ -36,6 +37,9 @@ impl Trainer {
         for (name, state) in self.optimizer.state() {
             tensors.extend(named(layout, &optimizer_prefix(name), state)?);
         }
+        if let Some(scale) = &self.loss_scale {
+            tensors.push((LOSS_SCALE.to_owned(), scale.state().shallow_clone()));
+        }
         let state = State { version: VERSION, steps: self.steps(), counters: counters.clone() };
         let metadata = serde_json::to_string(&state).map_err(|error| metadata_error(path, &error))?;
         write(path, tensors, Some(metadata))
@@ -56,11 +60,15 @@ impl Trainer {
         let names = self.optimizer.state().map(|(name, _)| name);
         let tensors = names.map(|name| take_buffer(&mut file, layout, &optimizer_prefix(name), n_trained));
         let tensors: Vec<Tensor> = tensors.collect::<Result<_, _>>()?;
+        let scale = self.loss_scale.as_ref().map(|_| file.take(LOSS_SCALE, &[2])).transpose()?;
         file.check_empty()?;
         let _guard = tch::no_grad_guard();
         let mut buffer = self.network.buffer().shallow_clone();
         buffer.f_copy_(&weights).map_err(TorchError::from)?;
         self.optimizer.restore(state.steps, &tensors)?;
+        if let (Some(scale), Some(stored)) = (&mut self.loss_scale, scale) {
+            scale.restore(&stored)?;
+        }
         Ok(state.counters)
     }
 }

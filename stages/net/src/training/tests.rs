@@ -30,7 +30,12 @@ fn architecture() -> Architecture {
 
 fn options(batch_dice: bool) -> TrainingOptions {
     let loss = Loss::nnunet(Target::Labels { ignore: None }, batch_dice);
-    TrainingOptions { loss, optimizer: OptimizerOptions::nnunet(), clip_norm: Some(12.0) }
+    TrainingOptions {
+        loss,
+        optimizer: OptimizerOptions::nnunet(),
+        clip_norm: Some(12.0),
+        precision: Precision::Float32,
+    }
 }
 
 fn trainer(threads: usize, options: TrainingOptions) -> Trainer {
@@ -80,6 +85,57 @@ fn the_number_of_threads_changes_no_bit() {
     let one = trained(1, 3);
     assert_eq!(one, trained(2, 3));
     assert_eq!(one, trained(5, 3));
+}
+
+/// The gradient of one batch: what a step of length 1 without momentum takes away.
+fn gradient(precision: Precision) -> Tensor {
+    let plain = OptimizerOptions::Sgd { momentum: 0.0, weight_decay: 0.0 };
+    let mut trainer = trainer(1, TrainingOptions { optimizer: plain, clip_norm: None, precision, ..options(false) });
+    let before = trainer.network().buffer().copy();
+    trainer.step(&Samples::new().batch(), 1.0).expect("the batch fits");
+    before - trainer.network().buffer()
+}
+
+/// bfloat16 has 8 bits, so that a product is off by 2^-9 of itself at most, 0.2 %; some dozen of them follow each other.
+#[test]
+fn a_gradient_in_bfloat16_is_that_in_32_bits_but_for_its_rounding() {
+    let (exact, rounded) = (gradient(Precision::Float32), gradient(Precision::Bfloat16));
+    let share = ((&rounded - &exact).norm() / exact.norm()).double_value(&[]);
+    assert!(share > 1e-5 && share < 0.05, "{share}");
+}
+
+#[test]
+fn weights_stay_in_32_bits() {
+    let mut trainer = trainer(1, TrainingOptions { precision: Precision::Bfloat16, ..options(false) });
+    train(&mut trainer, 1);
+    assert_eq!(trainer.network().buffer().kind(), Kind::Float);
+}
+
+#[test]
+fn the_scale_of_a_loss_survives_a_checkpoint() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("checkpoint");
+    let half = || trainer(1, TrainingOptions { precision: Precision::Float16, ..options(false) });
+    let (mut first, mut second) = (half(), half());
+    let overflow = Tensor::from(false);
+    first.loss_scale.as_mut().expect("16 bits need one").update(&overflow).expect("two numbers");
+    first.checkpoint(&path, &json!({})).expect("the folder is there");
+    second.resume(&path).expect("it was just written");
+    let state = |trainer: &Trainer| trainer.loss_scale.as_ref().expect("16 bits need one").state().double_value(&[0]);
+    assert_eq!((state(&first), state(&second)), (32768.0, 32768.0));
+}
+
+#[test]
+fn a_step_against_an_overflow_changes_neither_weights_nor_momentum() {
+    let mut trainer = trainer(1, TrainingOptions { precision: Precision::Float16, ..options(false) });
+    let all = |trainer: &Trainer| {
+        let state = trainer.optimizer.state().map(|(_, state)| state.copy());
+        state.chain([trainer.network().buffer().copy()]).collect::<Vec<_>>()
+    };
+    let before = all(&trainer);
+    let gradient = trained_part(trainer.network()).expect("the buffer is whole").full_like(f64::INFINITY);
+    trainer.descend(gradient, 0.1).expect("a gradient of this length");
+    assert_eq!(all(&trainer), before);
 }
 
 #[test]

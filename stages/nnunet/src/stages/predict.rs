@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::documents::unknown_port;
 use crate::export::{ExportPlan, OUTPUTS, PLAN};
-use crate::train::settings::{COUNT, POSITIVE, parameter};
+use crate::train::settings::{COUNT, POSITIVE, PRECISIONS, parameter};
 use crate::train::slices::{Classes, FoldCases};
 
 /// The stage.
@@ -48,6 +48,20 @@ static PARAMETERS: &[Parameter] = &[
         "what is averaged over windows, mirrorings and folds: logits, as nnU-Net v2, or probabilities, as in 2018",
     ),
     parameter(
+        "precision",
+        PRECISIONS,
+        "\"auto\"",
+        "",
+        "what networks compute in; `auto` is `float16` on a GPU, as in nnU-Net, and `float32` on a CPU",
+    ),
+    parameter(
+        "sums",
+        ParameterKind::Choice(&["float32", "float16"]),
+        "\"float32\"",
+        "",
+        "how sums over windows are kept: in 32 bits, or in 16 as nnU-Net has them, to meet its rounding",
+    ),
+    parameter(
         "probabilities",
         ParameterKind::Boolean,
         "true",
@@ -79,7 +93,7 @@ static PARAMETERS: &[Parameter] = &[
 
 static SPEC: StageSpec = StageSpec {
     name: "predict",
-    version: 1,
+    version: 2,
     summary: "segments cases with one or several trained networks",
     docs: "Slides a window over each case, half a patch at a time, weights what the network says by a Gaussian so that the centres of\n\
 windows count more, averages over mirrored images and over networks, brings the result back to the image's own grid class by\n\

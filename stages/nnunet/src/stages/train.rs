@@ -23,7 +23,7 @@ const BASE_BYTES: u64 = 1 << 30;
 
 static SPEC: StageSpec = StageSpec {
     name: "train",
-    version: 1,
+    version: 2,
     summary: "trains a network for one configuration and one fold",
     docs: "Trains the network that the plan describes on the cases of a fold, from random weights.\n\
 \n\
@@ -33,6 +33,11 @@ the epoch and the sample's number alone, not on threads. The loss is Dice plus c
 cross-entropy, with the outputs of lower resolutions weighted 1, 1/2, 1/4, … (`deep_supervision`). After each epoch the loss\n\
 and the Dice over `validation_batches` batches of the fold's other cases are taken (nnU-Net's pseudo Dice), and a checkpoint\n\
 is left, from which an interrupted training goes on; on the CPU it ends with the same weights, bit for bit.\n\
+\n\
+With a model at the input `initial` the weights begin as that model's of the same configuration, of the same fold if it has\n\
+it and else of its first; those of the output layers begin at random, since they may stand for other classes (nnU-Net's\n\
+`-pretrained_weights`). The networks have to be the same but for their outputs: take the plan from the model too. The recipe\n\
+`nnunet-v2-finetune` does all of this.\n\
 \n\
 The defaults are those of nnU-Net 2.8.1 (`nnUNetTrainer`). The recipe `nnunet-2018` sets those of arXiv:1809.10486.",
     runner: Runner::Torch,
@@ -82,6 +87,15 @@ The defaults are those of nnU-Net 2.8.1 (`nnUNetTrainer`). The recipe `nnunet-20
             optional: true,
             doc: "in a cascade, the segmentations of the stage before",
         },
+        InputPort {
+            name: "initial",
+            kinds: &["bundle"],
+            read: Read::Whole,
+            per_case: false,
+            many: false,
+            optional: true,
+            doc: "a trained model whose weights the training begins with, all but those of the outputs",
+        },
     ],
     outputs: &[OutputPort {
         name: "model",
@@ -98,7 +112,7 @@ The defaults are those of nnU-Net 2.8.1 (`nnUNetTrainer`). The recipe `nnunet-20
     phases: &[Phase {
         name: "train",
         kind: PhaseKind::Whole,
-        reads: &["cases", "plan", "split", "description", "previous"],
+        reads: &["cases", "plan", "split", "description", "previous", "initial"],
         makes: &["model"],
         parameters: None,
     }],

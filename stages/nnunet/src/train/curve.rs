@@ -4,6 +4,10 @@ use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 
+/// How many epochs [`Curve::recent`] shows, and with what.
+const RECENT: usize = 16;
+const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+
 /// What is known of an epoch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -57,6 +61,18 @@ impl Curve {
         self.epochs.push(epoch);
         self.timings.push(timing);
         is_best
+    }
+
+    /// The moving average of the pseudo Dice over the last epochs, as a line of bars from its smallest to its largest value.
+    #[must_use]
+    pub fn recent(&self) -> String {
+        let all: Vec<f64> = self.epochs.iter().filter_map(|epoch| epoch.average_dice).collect();
+        let last = &all[all.len().saturating_sub(RECENT)..];
+        let (least, most) =
+            last.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), &one| (least.min(one), most.max(one)));
+        let highest = (BARS.len() - 1) as f64;
+        let height = |&dice: &f64| if most > least { (highest * (dice - least) / (most - least)).round() } else { 0.0 };
+        last.iter().filter_map(|dice| BARS.get(height(dice) as usize)).collect()
     }
 
     /// The curve as a table; `classes` names the foreground classes.
@@ -229,6 +245,18 @@ mod tests {
     fn the_average_keeps_nine_tenths_of_what_it_was() {
         let average = curve(&[Some(0.5), Some(1.0)]).0.epochs[1].average_dice.expect("two values");
         assert!((average - 0.55).abs() < 1e-12);
+    }
+
+    /// Averages 0.1, then 0.9 * 0.1 + 0.1 * 0.8 = 0.17 and 0.153 + 0.08 = 0.233, which are 0, 0.526 and 1 of the way: bars 0,
+    /// 4 (of 3.7) and 7.
+    #[test]
+    fn bars_go_from_the_smallest_to_the_largest_recent_average() {
+        assert_eq!(curve(&[Some(0.1), Some(0.8), Some(0.8)]).0.recent(), "▁▅█");
+    }
+
+    #[test]
+    fn a_curve_without_change_is_flat() {
+        assert_eq!(curve(&[Some(0.5), None, Some(0.5)]).0.recent(), "▁▁▁");
     }
 
     #[test]

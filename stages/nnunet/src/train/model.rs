@@ -1,6 +1,6 @@
 //! What a model is besides its weights: enough to predict with it, and how its training went.
 
-use nnflow_stage::{Artifact, StageError};
+use nnflow_stage::{Artifact, FileRef, StageError};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -56,6 +56,22 @@ pub struct TrainingSummary {
     pub stopped: Option<String>,
 }
 
+/// The weights in a bundle of a configuration: those of a fold, or of the first one where it does not have that fold.
+///
+/// # Errors
+/// If the bundle has no network of the configuration.
+pub fn weights_in_bundle<'a>(bundle: &'a Artifact, configuration: &str, fold: &str) -> Result<&'a FileRef, StageError> {
+    let prefix = format!("models/{configuration}/");
+    let is_of_configuration = |file: &&FileRef| file.name.starts_with(&prefix) && file.name.ends_with(WEIGHTS);
+    let mut found: Vec<&FileRef> = bundle.files.iter().filter(is_of_configuration).collect();
+    found.sort_by(|first, second| first.name.cmp(&second.name));
+    let of_fold = found.iter().find(|file| file.name == format!("{prefix}fold_{fold}/{WEIGHTS}"));
+    of_fold.or(found.first()).copied().ok_or_else(|| {
+        StageError::input(format!("the model has no network of the configuration `{configuration}`"))
+            .with_hint("name the configurations that it has with `[axes] configuration`")
+    })
+}
+
 /// The version of the record's form.
 pub const MODEL_VERSION: u32 = 1;
 
@@ -73,5 +89,48 @@ impl ModelRecord {
             )));
         }
         Ok(record)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bundle(names: &[&str]) -> Artifact {
+        let file = |name: &&str| FileRef {
+            name: (*name).to_owned(),
+            path: std::path::PathBuf::new(),
+            digest: String::new(),
+            bytes: 0,
+            incidental: false,
+        };
+        Artifact { files: names.iter().map(file).collect() }
+    }
+
+    const NAMES: [&str; 4] = [
+        "bundle.json",
+        "models/2d/fold_0/weights.safetensors",
+        "models/3d_fullres/fold_1/weights.safetensors",
+        "models/3d_fullres/fold_3/weights.safetensors",
+    ];
+
+    fn found(configuration: &str, fold: &str) -> String {
+        weights_in_bundle(&bundle(&NAMES), configuration, fold)
+            .map_or_else(|error| error.to_string(), |file| file.name.clone())
+    }
+
+    #[test]
+    fn a_fold_begins_with_the_weights_of_the_same_fold() {
+        assert_eq!(found("3d_fullres", "3"), "models/3d_fullres/fold_3/weights.safetensors");
+    }
+
+    #[test]
+    fn a_fold_that_the_model_does_not_have_begins_with_its_first() {
+        assert_eq!(found("3d_fullres", "0"), "models/3d_fullres/fold_1/weights.safetensors");
+    }
+
+    #[test]
+    fn a_configuration_that_the_model_does_not_have_is_named() {
+        assert_eq!(found("3d_lowres", "0"), "the model has no network of the configuration `3d_lowres`");
     }
 }

@@ -39,9 +39,32 @@ pub struct TrainingSettings {
     pub keep: Keep,
     /// Epochs between two checkpoints.
     pub checkpoint_every: u32,
+    /// Minutes between two checkpoints at least.
+    pub checkpoint_minutes: f64,
+    /// What the network computes in.
+    pub precision: PrecisionChoice,
+    /// Whether a GPU shall make the same weights again.
+    pub deterministic: bool,
     /// How samples are augmented.
     pub augmentation: Value,
 }
+
+/// What a network computes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PrecisionChoice {
+    /// What suits the device.
+    Auto,
+    /// 32 bits.
+    Float32,
+    /// 16 bits with the range of 32.
+    Bfloat16,
+    /// 16 bits with more digits and less range.
+    Float16,
+}
+
+/// The kinds of [`PrecisionChoice`].
+pub(crate) const PRECISIONS: ParameterKind = ParameterKind::Choice(&["auto", "float32", "bfloat16", "float16"]);
 
 /// Which weights a model has in the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -203,6 +226,27 @@ pub const TRAINING_PARAMETERS: &[Parameter] = &[
         "1",
         "epochs",
         "how often a checkpoint is written; a killed training loses at most so many epochs",
+    ),
+    parameter(
+        "checkpoint_minutes",
+        POSITIVE,
+        "0.0",
+        "min",
+        "the least time between two checkpoints, for epochs that take seconds; a killed training loses at most so much more",
+    ),
+    parameter(
+        "precision",
+        PRECISIONS,
+        "\"auto\"",
+        "",
+        "what the network computes in; weights and sums are of 32 bits always; `auto` is `bfloat16` on a GPU, `float32` on a CPU",
+    ),
+    parameter(
+        "deterministic",
+        ParameterKind::Boolean,
+        "false",
+        "",
+        "whether a GPU takes slower operations that give the same weights again; a CPU always does",
     ),
     parameter(
         "augmentation",

@@ -5,6 +5,8 @@ use nnflow_net::architecture::Architecture;
 use nnflow_net::device::Device;
 use nnflow_net::loss::{Loss, Target};
 use nnflow_net::optimizer::OptimizerOptions;
+use nnflow_net::precision::Precision;
+use nnflow_net::shim;
 use nnflow_net::training::TrainingOptions;
 use nnflow_nnunet::train::augmentation::augmentation;
 use nnflow_nnunet::train::loader::BatchMaker;
@@ -43,9 +45,12 @@ impl Setup {
         let validation =
             Patches::new(cases(context, &fold.val, &plan)?, PatchShape { read: patch, seen: patch }, annotated)?;
         let device = crate::serve::device(context)?;
+        if device.is_gpu() {
+            shim::set_deterministic(settings.deterministic).map_err(super::torch)?;
+        }
         Ok(Self {
             architecture: architecture(&settings, &plan, &classes)?,
-            options: options(&settings, &plan, &classes),
+            options: options(&settings, &plan, &classes, device),
             loader_threads: super::loader_threads(device, context.resources().threads),
             seed: context.seed(),
             settings,
@@ -142,7 +147,7 @@ fn architecture(
         .map_err(|error| StageError::input(format!("the plan's network cannot be built: {error}")).with_source(error))
 }
 
-fn options(settings: &TrainingSettings, plan: &TrainingPlan, classes: &Classes) -> TrainingOptions {
+fn options(settings: &TrainingSettings, plan: &TrainingPlan, classes: &Classes, device: Device) -> TrainingOptions {
     let target = match &classes.regions {
         None => Target::Labels { ignore: classes.ignore },
         Some(regions) => Target::Regions { regions: regions.clone(), ignore: classes.ignore },
@@ -169,5 +174,6 @@ fn options(settings: &TrainingSettings, plan: &TrainingPlan, classes: &Classes) 
             },
         },
         clip_norm: settings.gradient_clip,
+        precision: crate::serve::precision(settings.precision, device, Precision::Bfloat16),
     }
 }
