@@ -18,5 +18,8 @@ transforms = nnUNetTrainer.get_training_transforms(patch, angles, scales, (0, 1,
 numpy.random.seed(1)
 torch.manual_seed(1)
 image = torch.randn(1, *initial)
-labels = torch.randint(0, 3, (1, *initial), dtype=torch.int16)
+# Two balls, one within the other, as organs and lesions are: regions, not noise.
+axes = [torch.linspace(-1, 1, extent) for extent in initial]
+distance = sum(axis**2 for axis in torch.meshgrid(*axes, indexing="ij")).sqrt()
+labels = ((distance < 0.6).short() + (distance < 0.3).short())[None]
 tell(mean_seconds(lambda: transforms(image=image.clone(), segmentation=labels.clone()), int(sys.argv[2])))

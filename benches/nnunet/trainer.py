@@ -40,6 +40,7 @@ def synchronize():
 def make(dataset, configuration, trainer_class=nnUNetTrainer):
     """A trainer of the dataset's folder among nnU-Net's preprocessed ones, ready to train."""
     read = lambda name: json.load(open(os.path.join(dataset, name), encoding="utf-8"))
-    trainer = trainer_class(read("nnUNetPlans.json"), configuration, FOLD, read("dataset.json"), device())
+    plans = {**read("nnUNetPlans.json"), "continue_training": False}
+    trainer = trainer_class(plans, configuration, FOLD, read("dataset.json"), device())
     trainer.initialize()
     return trainer

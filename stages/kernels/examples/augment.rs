@@ -45,11 +45,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// A patch of noise with labels 0 to 2.
+/// A patch of noise with two balls as labels, one within the other: regions, as organs and lesions are.
 fn noise([z, y, x]: [usize; 3]) -> Sample {
     let mut random = CounterRandom::new(2, [0, 0, 0]);
     let image = Array4::from_shape_simple_fn((1, z, y, x), || random.normal() as f32);
-    let labels = Array4::from_shape_simple_fn((1, z, y, x), || (random.uniform() * 3.0) as i16);
+    let place = |index: usize, extent: usize| 2.0 * index as f64 / (extent - 1) as f64 - 1.0;
+    let labels = Array4::from_shape_fn((1, z, y, x), |(_, k, j, i)| {
+        let distance = (place(k, z).powi(2) + place(j, y).powi(2) + place(i, x).powi(2)).sqrt();
+        i16::from(distance < 0.6) + i16::from(distance < 0.3)
+    });
     Sample { image, labels }
 }
 
