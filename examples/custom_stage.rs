@@ -207,7 +207,7 @@ fn run(folder: &Path, title: &str, sets: &[&str]) -> anyhow::Result<String> {
     let options = LoadOptions { sets: sets.iter().map(ToString::to_string).collect(), ..LoadOptions::default() };
     let workflow = load_text("volumes.toml", WORKFLOW, folder, &options)?;
     let graph = build_graph(&workflow, &Table, SOURCES)?;
-    let session = Session { workflow, graph, store: Store::open(folder.join("store"))? };
+    let session = Session { workflow, graph, store: Store::open(folder.join("store"))?, shared: None };
     let mut state = state(&session)?;
     // What is at hand already flows through the graph; what is left must run.
     let ready = state.settle();
@@ -220,6 +220,7 @@ fn run(folder: &Path, title: &str, sets: &[&str]) -> anyhow::Result<String> {
     let native = Native::new(1).map_err(|report| failed(&report))?;
     let performer = Performer {
         store: &session.store,
+        shared: None,
         native: &native,
         workers: &workers,
         cancel: &cancel,

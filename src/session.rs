@@ -9,6 +9,7 @@ use nnflow_cache::{Store, derive_digest};
 use nnflow_nnunet::phantom::{PhantomDataset, phantom_below};
 use nnflow_nnunet::registry;
 use nnflow_nnunet::sources::{self, DATASET_PORTS, Listing, MODEL_PORTS, SourceFile};
+use nnflow_shared::{Address, Mode, SharedError, SharedStore};
 use nnflow_stage::{ErrorKind, ErrorReport, Stage};
 use petgraph::graph::NodeIndex;
 
@@ -19,7 +20,7 @@ use crate::engine::history::History;
 use crate::engine::sources::Sources;
 use crate::engine::state::{Forced, Start, State};
 use crate::recipes::RECIPES;
-use crate::workflow::{self, DatasetSource, Graph, LoadOptions, Producer, SourceSpec, StageTable, Workflow};
+use crate::workflow::{self, DatasetSource, Graph, LoadOptions, Producer, SharedUse, SourceSpec, StageTable, Workflow};
 
 /// The name of the store's folder beside a workflow.
 const STORE_FOLDER: &str = ".nnflow";
@@ -58,6 +59,9 @@ pub enum OpenError {
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] nnflow_cache::StoreError),
+    /// The shared store cannot be used as is asked for.
+    #[error(transparent)]
+    Shared(#[from] nnflow_shared::SharedError),
 }
 
 impl From<Diagnostics> for OpenError {
@@ -79,6 +83,10 @@ pub struct OpenOptions {
     pub sets: Vec<String>,
     /// The store's folder; `.nnflow` beside the workflow by default.
     pub store: Option<PathBuf>,
+    /// The shared store; that of the workflow by default.
+    pub shared_store: Option<Address>,
+    /// What the shared store is used for; what the workflow says by default.
+    pub shared_use: Option<SharedUse>,
 }
 
 /// A workflow that was opened.
@@ -89,6 +97,8 @@ pub struct Session {
     pub graph: Graph,
     /// Its store.
     pub store: Store,
+    /// The store that it shares with others. Only those who say so ask it: see [`State::shared`].
+    pub shared: Option<SharedStore>,
 }
 
 impl Session {
@@ -120,7 +130,8 @@ impl Session {
     fn of(workflow: Workflow, options: &OpenOptions) -> Result<Self, OpenError> {
         let graph = workflow::build_graph(&workflow, &Registry, SOURCES)?;
         let folder = store_folder(&workflow, options);
-        Ok(Self { workflow, graph, store: Store::open(folder)? })
+        let shared = shared_store(&workflow, options)?;
+        Ok(Self { workflow, graph, store: Store::open(folder)?, shared })
     }
 
     /// Lists and hashes the sources.
@@ -232,6 +243,22 @@ fn load(path: &Path, options: &OpenOptions) -> Result<Workflow, OpenError> {
 
 fn store_folder(workflow: &Workflow, options: &OpenOptions) -> PathBuf {
     options.store.clone().unwrap_or_else(|| workflow.folder.join(STORE_FOLDER))
+}
+
+/// The shared store that the command line names, or else the workflow.
+fn shared_store(workflow: &Workflow, options: &OpenOptions) -> Result<Option<SharedStore>, SharedError> {
+    let settings = &workflow.settings;
+    let Some(address) = options.shared_store.clone().or_else(|| settings.shared_store.clone()) else {
+        return Ok(None);
+    };
+    let mode = match options.shared_use.or(settings.shared_use) {
+        Some(SharedUse::Off) => return Ok(None),
+        Some(SharedUse::ReadOnly) => Mode::ReadOnly,
+        Some(SharedUse::ReadWrite) => Mode::ReadWrite,
+        None if address.takes_results() => Mode::ReadWrite,
+        None => Mode::ReadOnly,
+    };
+    SharedStore::new(address, mode).map(Some)
 }
 
 /// Where the model lies, imported into the store if it is nnU-Net's.

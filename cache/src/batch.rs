@@ -82,6 +82,25 @@ impl<'store> Batch<'store> {
         self.store.staging()?;
         regular_file(path)?;
         let (digest, length) = hash_file(path)?;
+        self.adopt(path, digest, length)?;
+        Ok((digest, length))
+    }
+
+    /// As [`Batch::adopt_file`] for a file that must have the digest that somebody says it has.
+    ///
+    /// # Errors
+    /// As [`Batch::adopt_file`], and [`StoreError::WrongObject`] if it has another one; the batch is then as before.
+    pub fn adopt_expected(&self, path: &Path, expected: &Digest) -> Result<(), StoreError> {
+        self.store.staging()?;
+        regular_file(path)?;
+        let (found, length) = hash_file(path)?;
+        if found != *expected {
+            return Err(StoreError::WrongObject { digest: *expected, found });
+        }
+        self.adopt(path, found, length)
+    }
+
+    fn adopt(&self, path: &Path, digest: Digest, length: u64) -> Result<(), StoreError> {
         if !self.store.refresh_object(&digest, length) {
             self.store.step(PublishStep::StageObject, &self.store.object_path(&digest))?;
             let staged = match self.link(path) {
@@ -91,7 +110,7 @@ impl<'store> Batch<'store> {
             self.contents().objects.push((digest, staged));
         }
         self.contents().adopted.push(path.to_owned());
-        Ok((digest, length))
+        Ok(())
     }
 
     /// Adds a manifest whose objects are in this batch or in the store.

@@ -77,7 +77,8 @@ impl Store {
         if !self.has(digest) {
             return Err(StoreError::MissingObject { digest: *digest });
         }
-        // Another file system, or too many links: the copy must not replace a file that is there.
+        // Another file system, or too many links. The system copies by itself, which shares the blocks where the file
+        // system can; the copy must not replace a file that is there.
         let mut source = File::open(&object).at("open", &object)?;
         let mut copy = File::create_new(destination).at("create", destination)?;
         std::io::copy(&mut source, &mut copy).at("write", destination)?;

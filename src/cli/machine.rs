@@ -90,7 +90,13 @@ mod tests {
     #[test]
     fn the_command_line_wins_over_the_workflow() {
         let arguments = MachineArguments { threads: Some(3), memory: Some(0.5), ..MachineArguments::default() };
-        let settings = Settings { threads: Some(7), memory_bytes: Some(1), gpus: Some(2), device: Some(Device::Cpu) };
+        let settings = Settings {
+            threads: Some(7),
+            memory_bytes: Some(1),
+            gpus: Some(2),
+            device: Some(Device::Cpu),
+            ..Settings::default()
+        };
         assert_eq!(arguments.capacity(&settings), Capacity { threads: 3, memory_bytes: 1 << 29, gpus: 2 });
         assert_eq!(arguments.device(&settings), "cpu");
     }

@@ -2,6 +2,7 @@
 
 mod cache;
 mod challenge;
+mod collect;
 mod compare;
 mod explain;
 mod export;
@@ -14,6 +15,7 @@ mod outcome;
 mod phantom;
 mod predict;
 mod run;
+mod sharing;
 mod stage;
 mod target;
 
@@ -24,6 +26,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 pub(crate) use outcome::complain;
 pub use outcome::{Exit, Failed};
+
+use crate::session::OpenOptions;
 
 /// nnU-Net as a declared graph: one TOML file a dataset, every result addressed by its content.
 #[derive(Debug, Parser)]
@@ -88,8 +92,8 @@ pub(crate) struct Opening {
 }
 
 impl Opening {
-    fn options(&self) -> crate::session::OpenOptions {
-        crate::session::OpenOptions { sets: self.sets.clone(), store: self.store.clone() }
+    fn options(&self) -> OpenOptions {
+        OpenOptions { sets: self.sets.clone(), store: self.store.clone(), ..OpenOptions::default() }
     }
 }
 

@@ -5,6 +5,7 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use nnflow_cache::StoreError;
+use nnflow_shared::SharedError;
 use nnflow_stage::{ErrorKind, ErrorReport};
 
 use crate::report::render_report;
@@ -101,6 +102,7 @@ impl From<OpenError> for Failed {
             OpenError::Workflow(diagnostics) => Self::Workflow(diagnostics.render(std::io::stderr().is_terminal())),
             OpenError::Source(report) => Self::Report(report),
             OpenError::Store(error) => error.into(),
+            OpenError::Shared(error) => error.into(),
         }
     }
 }
@@ -109,6 +111,17 @@ impl From<StoreError> for Failed {
     fn from(error: StoreError) -> Self {
         let hint = error.hint().map(|hint| hint.to_string());
         Self::Report(ErrorReport { hint, ..ErrorReport::new(ErrorKind::Storage, error.to_string()) })
+    }
+}
+
+impl From<SharedError> for Failed {
+    fn from(error: SharedError) -> Self {
+        let hint = error.hint().map(|hint| hint.to_string());
+        let kind = match error {
+            SharedError::ReadOnly { .. } => ErrorKind::Input,
+            _ => ErrorKind::Storage,
+        };
+        Self::Report(ErrorReport { hint, ..ErrorReport::new(kind, error.to_string()) })
     }
 }
 

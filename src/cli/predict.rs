@@ -54,7 +54,7 @@ pub(crate) fn predict(arguments: &PredictArguments) -> Result<Exit, Failed> {
     if arguments.probabilities {
         sets.push("stages.ensemble.with.probabilities=true".to_owned());
     }
-    let options = OpenOptions { sets, store: Some(work.clone()) };
+    let options = OpenOptions { sets, store: Some(work.clone()), ..OpenOptions::default() };
     let session = Session::open_text("predict", &text, &output, &options)?;
     let run = RunOptions {
         machine: arguments.machine.clone(),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use nnflow_cache::Store;
+use nnflow_shared::{Mode, SharedStore, Tally};
 use nnflow_stage::{ErrorKind, ErrorReport};
 use petgraph::graph::NodeIndex;
 use serde_json::json;
@@ -14,6 +15,7 @@ use serde_json::json;
 use super::lock::{self, Locking, Obeyed};
 use super::machine::{MachineArguments, worker_program};
 use super::outcome::{Exit, Failed, complain, exit_of, print};
+use super::sharing::{SharedArguments, tell_of_large_fetches};
 use super::{Opening, target};
 use crate::engine::drive::{Drive, Failure, OnFailure, RunEnd};
 use crate::engine::events::{EVENTS_VERSION, Listener, Listeners, RunEvent};
@@ -35,8 +37,10 @@ pub(crate) struct RunArguments {
     #[command(flatten)]
     opening: Opening,
     #[command(flatten)]
+    shared: SharedArguments,
+    #[command(flatten)]
     machine: MachineArguments,
-    /// Only tell what would run, and why.
+    /// Only tell what would run, and why; the shared store is not asked.
     #[arg(long, short = 'n')]
     dry_run: bool,
     /// Run only these nodes and what they need, such as `plan` or `train[3d_fullres,*]`.
@@ -63,6 +67,8 @@ pub(crate) struct RunArguments {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct RunOptions {
     pub(crate) machine: MachineArguments,
+    /// Whether the session's shared store takes part.
+    pub(crate) shares: bool,
     pub(crate) until: Vec<String>,
     pub(crate) force: Vec<String>,
     pub(crate) keep_going: bool,
@@ -76,9 +82,10 @@ pub(crate) struct RunOptions {
 /// Runs a workflow, or tells what would run.
 pub(crate) fn run(arguments: &RunArguments) -> Result<Exit, Failed> {
     let path = target::workflow_path(arguments.workflow.as_deref())?;
-    let session = Session::open(&path, &arguments.opening.options())?;
+    let session = Session::open(&path, &arguments.shared.add_to(arguments.opening.options()))?;
     let options = RunOptions {
         machine: arguments.machine.clone(),
+        shares: true,
         until: arguments.until.clone(),
         force: arguments.force.clone(),
         keep_going: arguments.keep_going,
@@ -127,6 +134,10 @@ pub(crate) fn run_session(session: &Session, options: &RunOptions) -> Result<Ran
         summary: summary(session, &sources, options),
     };
     let mut state = prepare(session, sources, options)?;
+    state.shared = session.shared.as_ref().filter(|_| options.shares);
+    if let Some(shared) = state.shared.filter(|_| !options.quiet) {
+        tell_of_large_fetches(shared);
+    }
     let ready = state.settle();
     let obeyed = if options.locking == Locking::Obey { Some(Obeyed::of(session)?) } else { None };
     obeyed.iter().try_for_each(|lock| lock.check(&state))?;
@@ -142,6 +153,9 @@ pub(crate) fn run_session(session: &Session, options: &RunOptions) -> Result<Ran
         listeners.hear(&RunEvent::Warning { message });
     }
     let end = drive(session, &session.store, &mut state, ready, &mut listeners, options)?;
+    if let Some(shared) = state.shared {
+        listeners.hear(&exchanged(shared));
+    }
     listeners.hear(&ended(&state, &end));
     let mut checked = state.check_expectations(&session.workflow.expectations)?;
     // What a run that was stopped has not come to yet is not a number that falls short.
@@ -193,6 +207,7 @@ pub(crate) fn drive(
     let cancel = cancel_flag();
     let performer = Performer {
         store,
+        shared: state.shared.filter(|shared| shared.mode() == Mode::ReadWrite),
         native: &native,
         workers: &workers,
         cancel: &cancel,
@@ -239,6 +254,11 @@ fn new_run_folder(session: &Session) -> Result<PathBuf, Failed> {
     let folder = session.store.runs_folder().join(format!("{now}-{}", std::process::id()));
     fs_err::create_dir_all(&folder)?;
     Ok(folder)
+}
+
+fn exchanged(shared: &SharedStore) -> RunEvent {
+    let Tally { fetched, fetched_bytes, pushed, pushed_bytes } = shared.tally();
+    RunEvent::Shared { address: shared.address().to_string(), fetched, fetched_bytes, pushed, pushed_bytes }
 }
 
 fn ended(state: &State<'_>, end: &RunEnd) -> RunEvent {

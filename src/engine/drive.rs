@@ -14,6 +14,7 @@ use super::events::{Listener, NodeEnd, RunEvent, Tally};
 use super::job::Job;
 use super::perform::{Made, Performed, Performer, Transient};
 use super::schedule::{Demand, Grant, Scheduler};
+use super::shared;
 use super::state::{ReadyUnit, State, Status, UnitId, UnitState};
 
 /// How often the loop looks whether the run is to stop while nothing ends.
@@ -129,6 +130,8 @@ pub struct Drive<'r, 'g> {
     told: BTreeSet<NodeIndex>,
     kept: HashMap<UnitId, Kept<'r>>,
     log_ends: HashMap<NodeIndex, Vec<String>>,
+    /// Where the keys go whose results shall be pushed.
+    sharing: Option<Sender<Key>>,
     end: RunEnd,
 }
 
@@ -154,6 +157,7 @@ impl<'r, 'g> Drive<'r, 'g> {
             told: BTreeSet::new(),
             kept: HashMap::new(),
             log_ends: HashMap::new(),
+            sharing: None,
             end: RunEnd::default(),
         }
     }
@@ -167,7 +171,14 @@ impl<'r, 'g> Drive<'r, 'g> {
             let (sender, receiver) = unbounded();
             let (publisher, made) = unbounded();
             let ended = sender.clone();
-            scope.spawn(move || publish(performer, &made, &ended));
+            let pusher = performer.shared.map(|shared| {
+                let (sharing, published) = unbounded();
+                self.sharing = Some(sharing);
+                let push = move || shared::push(shared, performer.store, &published, performer.cancel);
+                (shared, scope.spawn(push))
+            });
+            let sharing = self.sharing.clone();
+            scope.spawn(move || publish(performer, &made, &ended, sharing.as_ref()));
             let channels = Channels { run: sender, publisher };
             self.enqueue(ready);
             loop {
@@ -178,6 +189,16 @@ impl<'r, 'g> Drive<'r, 'g> {
                     break;
                 }
                 self.take_messages(&receiver);
+            }
+            drop(channels);
+            self.sharing = None;
+            if let Some((shared, pusher)) = pusher {
+                if performer.cancel.load(Ordering::Relaxed) {
+                    shared.stop();
+                }
+                let unshared = pusher.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                let warnings = shared.take_warnings().into_iter().chain(unshared.warning(shared));
+                warnings.for_each(|message| self.listener.hear(&RunEvent::Warning { message }));
             }
         });
         self.end.interrupted = self.performer.cancel.load(Ordering::Relaxed);
@@ -218,6 +239,9 @@ impl<'r, 'g> Drive<'r, 'g> {
         for (unit, report) in std::mem::take(&mut self.state.refused) {
             self.tell_failure(&unit, report);
         }
+        for key in std::mem::take(&mut self.state.unshared) {
+            self.share(key);
+        }
         for unit in ready {
             if let Some(running) = self.running.get_mut(&unit.key) {
                 // The same work under another name: its result will do for both.
@@ -237,6 +261,12 @@ impl<'r, 'g> Drive<'r, 'g> {
             self.scheduler.submit(unit, priority, demand);
         }
         self.tell_nodes();
+    }
+
+    fn share(&self, key: Key) {
+        if let Some(sharing) = &self.sharing {
+            send(sharing, key);
+        }
     }
 
     fn demand(&self, unit: &ReadyUnit, node: &crate::workflow::Node) -> Demand {
@@ -455,10 +485,18 @@ impl<'r, 'g> Drive<'r, 'g> {
 ///
 /// What is made while the disk is being waited for is published together the next time: the slower the disk, the fewer
 /// the waits.
-fn publish<'r>(performer: &Performer<'r>, made: &Receiver<Made<'r>>, run: &Sender<Message<'r>>) {
+fn publish<'r>(
+    performer: &Performer<'r>,
+    made: &Receiver<Made<'r>>,
+    run: &Sender<Message<'r>>,
+    sharing: Option<&Sender<Key>>,
+) {
     while let Ok(first) = made.recv() {
         let group = std::iter::once(first).chain(made.try_iter().take(MOST_TOGETHER - 1)).collect();
         for (job, result) in performer.publish(group) {
+            if let (Some(sharing), Ok(_)) = (sharing, &result) {
+                send(sharing, job.key);
+            }
             send(run, Message::Ended(Box::new(Ended { job, result })));
         }
     }

@@ -135,6 +135,19 @@ pub enum RunEvent {
         /// How its units stand.
         tally: Tally,
     },
+    /// What came from the shared store, and what went there.
+    Shared {
+        /// Where it is.
+        address: String,
+        /// Results that came.
+        fetched: u64,
+        /// Bytes that came with them.
+        fetched_bytes: u64,
+        /// Results that went.
+        pushed: u64,
+        /// Bytes that went with them.
+        pushed_bytes: u64,
+    },
     /// The run ended.
     Ended {
         /// Whether everything that was asked for is at hand.

@@ -3,6 +3,7 @@
 //! - [`state`] knows how far the graph has come, `settle` and `results` move it on; `gather` decides what enters a key; [`record`] tells two keys apart.
 //! - [`schedule`] decides what starts next; [`drive`] is the loop around it.
 //! - [`perform`] runs a job here ([`native`]) or in a [`worker`], in a `workplace` of its own, and publishes what jobs have made.
+//! - [`shared`] asks the shared store for what the local one has not, and puts there what a run has made.
 //! - [`lock`] is what a later run can promise to be the same as.
 //! - [`events`] are what everybody else hears of it.
 
@@ -20,6 +21,7 @@ pub mod record;
 mod results;
 pub mod schedule;
 mod settle;
+pub mod shared;
 pub mod sources;
 pub mod state;
 mod summary;

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use nnflow_cache::{Artifact, Batch, Digest, FileEntry, Key, Manifest, PortValue, Published, Store, hash_file};
+use nnflow_shared::SharedStore;
 use nnflow_stage::{
     ErrorKind, ErrorReport, InputValue, Outcome, OutputFile, OutputSource, ProducedArtifact, Runner, StageEvent, Task,
 };
@@ -21,6 +22,8 @@ use super::workplace::Workplace;
 pub struct Performer<'a> {
     /// The store.
     pub store: &'a Store,
+    /// Where results are put as well.
+    pub shared: Option<&'a SharedStore>,
     /// Where stages without tensors run.
     pub native: &'a Native,
     /// The workers.

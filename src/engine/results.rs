@@ -148,12 +148,13 @@ impl State<'_> {
                 continue;
             }
             let manifest = summary::build(self, node, phase, value);
-            if let Err(error) = self.store.publish(manifest) {
+            match self.store.publish(manifest) {
+                Ok(_) => self.unshared.push(key),
                 // The summary only saves time; the run is right without it.
-                self.warnings.push(format!(
+                Err(error) => self.warnings.push(format!(
                     "the cases of `{}` could not be remembered together: {error}",
                     self.graph.node(node).name
-                ));
+                )),
             }
         }
     }

@@ -9,20 +9,25 @@ use petgraph::graph::NodeIndex;
 
 use super::gather::{Gathered, NotReady};
 use super::record::KeyRecord;
+use super::shared::Unasked;
 use super::state::{Port, ReadyUnit, Slot, State, Status, Touch, UnitId, UnitState};
 use super::{history, summary};
 
 impl State<'_> {
     /// Lets everything that is known flow through the graph, and returns the units that were found to have to run.
     pub fn settle(&mut self) -> Vec<ReadyUnit> {
-        while let Some(touch) = self.queue.pop_front() {
-            self.queued.remove(&touch);
-            match touch {
-                Touch::Node(node) => self.advance(node, None),
-                Touch::Item(node, item) => self.advance(node, Some(&item)),
+        loop {
+            while let Some(touch) = self.queue.pop_front() {
+                self.queued.remove(&touch);
+                match touch {
+                    Touch::Node(node) => self.advance(node, None),
+                    Touch::Item(node, item) => self.advance(node, Some(&item)),
+                }
+            }
+            if !self.ask_shared() {
+                return std::mem::take(&mut self.ready);
             }
         }
-        std::mem::take(&mut self.ready)
     }
 
     pub(super) fn touch(&mut self, touch: Touch) {
@@ -173,7 +178,12 @@ impl State<'_> {
         }
         let reason = if forced { "it was asked for with --force".to_owned() } else { self.reason(unit, &key, &record) };
         self.set_unit(unit, UnitState::Ready(reason.clone()));
-        self.ready.push(ReadyUnit { id: unit.clone(), key, record, inputs, reason });
+        let unit = ReadyUnit { id: unit.clone(), key, record, inputs, reason };
+        if !forced && self.may_be_shared(&key) {
+            self.unasked.push(Unasked::Unit(Box::new(unit)));
+        } else {
+            self.ready.push(unit);
+        }
     }
 
     /// Why a unit must run, from the record of the last time that the same unit of this workflow ran.
@@ -201,16 +211,30 @@ impl State<'_> {
         }
         let Some((key, value)) = self.summary_of(node, phase) else { return false };
         self.nodes[node.index()].phases[phase].summary_key = Some((key, value));
-        let Some(manifest) = self.find(&key) else { return false };
-        let Some(keys) = summary::unit_keys(&manifest) else { return false };
+        if let Some(manifest) = self.find(&key) {
+            return self.take_cases(node, phase, &manifest);
+        }
+        if !self.may_be_shared(&key) {
+            return false;
+        }
+        self.unasked.push(Unasked::Cases { node, phase, key });
+        true
+    }
+
+    /// Takes the results of all cases that have not ended from what remembers them together; `false` if it does not fit.
+    pub(super) fn take_cases(&mut self, node: NodeIndex, phase: usize, manifest: &Manifest) -> bool {
+        let Some(keys) = summary::unit_keys(manifest) else { return false };
         let units = self.nodes[node.index()].phases[phase].units.as_ref();
         let expected: Vec<Arc<str>> = units.into_iter().flat_map(|units| units.keys().flatten().cloned()).collect();
         if expected.len() != keys.len() || !expected.iter().all(|item| keys.contains_key(&**item)) {
             return false;
         }
         for item in expected {
-            let (key, outputs) = (keys[&*item], summary::unit_outputs(&manifest, &item));
-            self.take(&UnitId { node, phase, item: Some(item) }, key, &outputs, manifest.stored, true);
+            let (key, outputs) = (keys[&*item], summary::unit_outputs(manifest, &item));
+            let unit = UnitId { node, phase, item: Some(item) };
+            if self.is_open(&unit) {
+                self.take(&unit, key, &outputs, manifest.stored, true);
+            }
         }
         true
     }

@@ -4,11 +4,12 @@
 //! until only units remain that must run or that wait for one that must. A dry run is nothing but the first settling.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use nnflow_cache::{Artifact, Digest, Key, Store};
+use nnflow_shared::SharedStore;
 use nnflow_stage::{ErrorReport, Phase, Stage};
 use petgraph::graph::NodeIndex;
 use petgraph::visit::EdgeRef;
@@ -17,6 +18,7 @@ use serde_json::Value;
 use super::gather::Gathered;
 use super::history::History;
 use super::record::KeyRecord;
+use super::shared::Unasked;
 use super::sources::Sources;
 use crate::workflow::Graph;
 
@@ -197,6 +199,10 @@ pub struct State<'g> {
     pub sources: Sources,
     /// The store.
     pub store: &'g Store,
+    /// The store that is asked for what this one has not.
+    pub shared: Option<&'g SharedStore>,
+    /// What was published besides the results of units, until somebody takes it to share it.
+    pub unshared: Vec<Key>,
     /// Where bytes lie that are not in the store: source files, and results on their way to the next stage.
     pub locations: HashMap<Digest, PathBuf>,
     /// Which unit can make bytes again that were not kept.
@@ -214,6 +220,8 @@ pub struct State<'g> {
     pub(super) queue: VecDeque<Touch>,
     pub(super) queued: BTreeSet<Touch>,
     pub(super) ready: Vec<ReadyUnit>,
+    pub(super) unasked: Vec<Unasked>,
+    pub(super) asked: HashSet<Key>,
     pub(super) consumers: Vec<Vec<NodeIndex>>,
     ranks: Vec<i64>,
 }
@@ -239,6 +247,8 @@ impl<'g> State<'g> {
             seed,
             sources,
             store,
+            shared: None,
+            unshared: Vec::new(),
             locations,
             transient: HashMap::new(),
             documents: RefCell::default(),
@@ -250,6 +260,8 @@ impl<'g> State<'g> {
             queue: VecDeque::new(),
             queued: BTreeSet::new(),
             ready: Vec::new(),
+            unasked: Vec::new(),
+            asked: HashSet::new(),
             consumers,
             ranks,
         };

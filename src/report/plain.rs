@@ -4,7 +4,7 @@ use std::io::Write;
 use std::time::Instant;
 
 use super::failure::render_failure;
-use super::text::duration;
+use super::text::{duration, size};
 use crate::engine::drive::Failure;
 use crate::engine::events::{Listener, NodeEnd, RunEvent};
 
@@ -78,6 +78,13 @@ pub(super) fn line_of(event: &RunEvent) -> Option<String> {
                 NodeEnd::Failed => format!("  failed {node}: {} of {} units", tally.lost, tally.total),
                 NodeEnd::Blocked { reason } => format!("  not run {node}: {reason}"),
             })
+        }
+        RunEvent::Shared { fetched: 0, pushed: 0, .. } => None,
+        RunEvent::Shared { address, fetched, fetched_bytes, pushed, pushed_bytes } => {
+            let (fetched_bytes, pushed_bytes) = (size(*fetched_bytes), size(*pushed_bytes));
+            Some(format!(
+                "shared store {address}: {fetched} results fetched ({fetched_bytes}), {pushed} pushed ({pushed_bytes})"
+            ))
         }
         RunEvent::Ended { success, interrupted, run, fresh, skipped, failed, wall_seconds } => {
             let word = match (success, interrupted) {

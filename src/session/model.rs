@@ -106,6 +106,7 @@ pub fn model_listing(path: &Path) -> Result<Listing, ErrorReport> {
         OpenError::Source(report) => report,
         OpenError::Workflow(diagnostics) => ErrorReport::new(ErrorKind::Input, diagnostics.to_string()),
         OpenError::Store(error) => ErrorReport::new(ErrorKind::Storage, error.to_string()),
+        OpenError::Shared(error) => ErrorReport::new(ErrorKind::Storage, error.to_string()),
     })?;
     bundle_of(&session, path)
 }

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use nnflow_shared::{Address, AddressError};
+
 use super::axes::{self, ReadAxes};
 use super::layers::Layers;
 use super::model::{DEFAULT_SEED, Dataset, DatasetSource, Model, Settings, StageDeclaration, Workflow};
@@ -37,7 +39,7 @@ pub(super) fn declare(
         .filter_map(|entry| expectation::read(entry, diagnostics))
         .collect();
     let settings = fields.read("settings", diagnostics, table_entry);
-    let settings = settings.map(|located| read_settings(&located.value, diagnostics)).unwrap_or_default();
+    let settings = settings.map(|located| read_settings(&located.value, folder, diagnostics)).unwrap_or_default();
     fields.finish(diagnostics);
     if stage_tables.is_none_or(|located| located.value.is_empty()) {
         diagnostics.push(without_stages(&layers.root));
@@ -208,16 +210,35 @@ fn model(located: Located<Table>, folder: &Path, diagnostics: &mut Diagnostics) 
     path.map(|path| Model { path: resolve(&path, folder), place: path.place })
 }
 
-fn read_settings(settings: &Table, diagnostics: &mut Diagnostics) -> Settings {
+fn read_settings(settings: &Table, folder: &Path, diagnostics: &mut Diagnostics) -> Settings {
     let mut fields = Fields::new(settings, "settings");
+    let shared_store = fields.read("shared_store", diagnostics, shared_address);
     let read = Settings {
         gpus: fields.read("gpus", diagnostics, |value, path| whole(value, path, 0)),
         memory_bytes: fields.read("memory", diagnostics, quantity::size),
         threads: fields.read("threads", diagnostics, |value, path| whole(value, path, 1)),
         device: fields.read("device", diagnostics, quantity::device),
+        shared_store: shared_store.map(|written| match written.value {
+            Address::Folder(named) => {
+                let named = Located::new(named.to_string_lossy().into_owned(), written.place);
+                Address::Folder(resolve(&named, folder))
+            }
+            other => other,
+        }),
+        shared_use: fields.read("shared_store_mode", diagnostics, quantity::shared_use),
     };
     fields.finish(diagnostics);
     read
+}
+
+fn shared_address(value: &Value, path: &str) -> Result<Located<Address>, Diagnostic> {
+    let written = text(value, path)?;
+    let address = written.value.parse().map_err(|error: AddressError| {
+        Diagnostic::error(format!("`{path}`: {error}"))
+            .at(&value.place, "not the address of a shared store")
+            .hint("for example a folder, or `s3://BUCKET/PREFIX`; access comes from the environment")
+    })?;
+    Ok(Located::new(address, value.place.clone()))
 }
 
 #[derive(Default)]

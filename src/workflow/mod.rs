@@ -36,10 +36,10 @@ pub use expectation::{Bound, Comparison, Expectation};
 pub use graph::{EdgeKind, Graph, Node, NodeInput, NodeSource, Producer, SourceSpec, StageTable};
 pub use model::{
     Axis, AxisOrigin, AxisValue, DEFAULT_SEED, Dataset, DatasetSource, Device, InputDeclaration, Model,
-    ResourceRequest, Settings, StageDeclaration, When, Workflow,
+    ResourceRequest, Settings, SharedUse, StageDeclaration, When, Workflow,
 };
 pub use pattern::{NodePattern, Selector};
-pub use quantity::{parse_device, parse_duration, parse_size};
+pub use quantity::{parse_device, parse_duration, parse_shared_use, parse_size};
 pub use reference::{Pick, Reference};
 pub use tree::{Entry, Table, Value, ValueKind};
 

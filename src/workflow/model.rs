@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nnflow_shared::Address;
+
 use super::condition::Condition;
 use super::condition_parser::Mention;
 use super::expectation::Expectation;
@@ -231,6 +233,21 @@ pub struct Settings {
     pub threads: Option<u32>,
     /// The device for tensors.
     pub device: Option<Device>,
+    /// The store that is shared with others; a folder is an absolute path.
+    pub shared_store: Option<Address>,
+    /// What the shared store is used for.
+    pub shared_use: Option<SharedUse>,
+}
+
+/// What a shared store is used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SharedUse {
+    /// Results are taken from it and put into it.
+    ReadWrite,
+    /// Results are only taken from it.
+    ReadOnly,
+    /// Nothing.
+    Off,
 }
 
 /// A device for tensors.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::model::Device;
+use super::model::{Device, SharedUse};
 use super::read::{mismatch, text};
 use super::tree::Value;
 use crate::diagnostic::Diagnostic;
@@ -10,6 +10,8 @@ use crate::diagnostic::Diagnostic;
 const SIZE: &str = "a size such as \"12 GiB\"";
 const DURATION: &str = "a duration such as \"24h\" or \"1h 30m\"";
 const DEVICE: &str = "one of \"auto\", \"cpu\", \"cuda\", \"cuda:0\"";
+
+const SHARED_USE: &str = "one of \"read-write\", \"read-only\", \"off\"";
 
 /// Units of memory and how many bytes they are; upper and lower case are the same.
 const SIZE_UNITS: &[(&str, f64)] = &[
@@ -47,6 +49,22 @@ pub(super) fn duration(value: &Value, path: &str) -> Result<Duration, Diagnostic
 pub(super) fn device(value: &Value, path: &str) -> Result<Device, Diagnostic> {
     let written = text(value, path).map_err(|_| mismatch(value, path, DEVICE))?;
     parse_device(&written.value).ok_or_else(|| mismatch(value, path, DEVICE))
+}
+
+pub(super) fn shared_use(value: &Value, path: &str) -> Result<SharedUse, Diagnostic> {
+    let written = text(value, path).map_err(|_| mismatch(value, path, SHARED_USE))?;
+    parse_shared_use(&written.value).ok_or_else(|| mismatch(value, path, SHARED_USE))
+}
+
+/// The use of `read-write`, `read-only` or `off`.
+#[must_use]
+pub fn parse_shared_use(written: &str) -> Option<SharedUse> {
+    match written {
+        "read-write" => Some(SharedUse::ReadWrite),
+        "read-only" => Some(SharedUse::ReadOnly),
+        "off" => Some(SharedUse::Off),
+        _ => None,
+    }
 }
 
 /// The bytes of a size such as `12 GiB` or `500 MB`; at least one.

@@ -13,6 +13,9 @@ mod lock;
 mod misuse;
 mod predict;
 mod reuse;
+#[path = "../../shared/tests/it/s3_server.rs"]
+mod s3_server;
+mod sharing;
 mod support;
 mod tidy;
 mod worker;

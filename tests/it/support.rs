@@ -206,7 +206,7 @@ impl Project {
     /// The digest of everything that the nodes have made: `train[2d,0].model` or `predict[2d,0].labels/phantom_001`.
     pub(crate) fn results(&self, sets: &[&str]) -> BTreeMap<String, String> {
         let sets = sets.iter().filter(|text| **text != "--set").map(|text| (*text).to_owned()).collect();
-        let options = OpenOptions { sets, store: None };
+        let options = OpenOptions { sets, ..OpenOptions::default() };
         let session = Session::open(&self.path(WORKFLOW), &options).unwrap_or_else(|error| panic!("{error}"));
         let state = session.settled().unwrap_or_else(|report| panic!("{}", report.message));
         let mut results = BTreeMap::new();
@@ -244,7 +244,7 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
-    fn of(command: &mut Command) -> Self {
+    pub(crate) fn of(command: &mut Command) -> Self {
         let output = command.output().expect("nnflow can be started");
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("nnflow writes valid Unicode");
         let code = output.status.code().expect("no signal ended nnflow");
@@ -262,7 +262,7 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    fn of(command: &mut Command, arguments: &[&str]) -> Self {
+    pub(crate) fn of(command: &mut Command, arguments: &[&str]) -> Self {
         command.args(arguments).args(["--events", "/dev/stdout"]);
         // A group of its own, as a terminal gives it, so that a signal to the group spares the tests.
         let mut child = command

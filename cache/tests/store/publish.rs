@@ -69,6 +69,30 @@ fn an_adopted_file_is_moved_without_a_copy() {
 }
 
 #[test]
+fn a_file_that_is_not_what_it_should_be_is_not_adopted() {
+    let fixture = Fixture::new();
+    let path = fixture.path("weights");
+    fs::write(&path, "w").unwrap();
+    let batch = fixture.store.batch();
+    let error = batch.adopt_expected(&path, &hash_bytes(b"v")).unwrap_err();
+    batch.commit().unwrap();
+    assert!(matches!(error, StoreError::WrongObject { found, .. } if found == hash_bytes(b"w")), "{error}");
+    assert_eq!(count_files(&fixture.store.root().join("objects")), 0);
+    assert!(path.exists());
+}
+
+#[test]
+fn a_file_that_is_what_it_should_be_is_adopted() {
+    let fixture = Fixture::new();
+    let path = fixture.path("weights");
+    fs::write(&path, "w").unwrap();
+    let batch = fixture.store.batch();
+    batch.adopt_expected(&path, &hash_bytes(b"w")).unwrap();
+    batch.commit().unwrap();
+    assert!(fixture.store.has(&hash_bytes(b"w")) && !path.exists());
+}
+
+#[test]
 fn an_adopted_file_with_a_second_name_is_copied() {
     let fixture = Fixture::new();
     fs::write(fixture.path("dataset"), "voxels").unwrap();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use insta::assert_snapshot;
 
 use super::fixtures::{HEAD, opened, opened_with, options};
-use crate::workflow::{DatasetSource, Device, LoadOptions, Workflow, load};
+use crate::workflow::{DatasetSource, Device, LoadOptions, SharedUse, Workflow, load};
 
 /// A folder with files in it.
 struct Folder(tempfile::TempDir);
@@ -189,6 +189,15 @@ fn resources_and_settings_are_understood() {
     let settings = &workflow.settings;
     assert_eq!((settings.threads, settings.gpus, settings.memory_bytes), (Some(8), Some(2), Some(64_000_000_000)));
     assert_eq!(settings.device, Some(Device::Cpu));
+}
+
+#[test]
+fn a_shared_folder_is_beside_the_file_that_names_it() {
+    let text = "[settings]\nshared_store = \"../shared\"\nshared_store_mode = \"read-only\"\n";
+    let (workflow, _) = opened(&format!("{HEAD}{text}"));
+    let folder = workflow.folder.join("../shared");
+    assert_eq!(workflow.settings.shared_store, Some(nnflow_shared::Address::Folder(folder)));
+    assert_eq!(workflow.settings.shared_use, Some(SharedUse::ReadOnly));
 }
 
 #[test]

@@ -280,6 +280,30 @@ memory = 12
 }
 
 #[test]
+fn a_shared_store_is_not_named_as_one_is() {
+    assert_snapshot!(errors_below_head(
+        r#"[settings]
+shared_store = "ftp://example.org/results"
+shared_store_mode = "write"
+"#,
+    ), @r#"
+    error: `settings.shared_store`: `ftp://` is no kind of shared store: expected a folder, `s3://`, `gs://`, `http://` or `https://`
+     --> spleen.toml:4:16
+      |
+    4 | shared_store = "ftp://example.org/results"
+      |                ^^^^^^^^^^^^^^^^^^^^^^^^^^^ not the address of a shared store
+      |
+      = hint: for example a folder, or `s3://BUCKET/PREFIX`; access comes from the environment
+
+    error: `settings.shared_store_mode` must be one of "read-write", "read-only", "off", but is the text "write"
+     --> spleen.toml:5:21
+      |
+    5 | shared_store_mode = "write"
+      |                     ^^^^^^^ expected one of "read-write", "read-only", "off"
+    "#);
+}
+
+#[test]
 fn a_duration_has_an_unknown_unit() {
     assert_snapshot!(errors_below_head(
         r#"[stages.train.resources]
