@@ -12,6 +12,7 @@
 //!   objects/ab/cdef…              immutable, mode 0444, named by content
 //!   manifests/ab/cdef….json       key → outputs, put if absent, with the key's readable pre-image
 //!   work/<key>/attempt-N-<unique>/   a folder for each attempt that a later one could go on from: checkpoints live here
+//!   work/jobs/                    what was handed to a cluster, one folder a job; belongs to the engine
 //!   runs/                         one folder a run; belongs to the engine
 //!   history/<workflow>/<node>.json   the last key and record of a node, for explanations
 //!   leases/<key>.json             who is working on a key; an efficiency, never a lock

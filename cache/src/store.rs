@@ -85,6 +85,11 @@ impl Store {
         self.root.join("runs")
     }
 
+    /// Where the engine keeps one folder for each job that it hands to a cluster.
+    pub fn jobs_folder(&self) -> PathBuf {
+        self.work_folder().join("jobs")
+    }
+
     /// Where an object lies if it is in the store.
     pub fn object_path(&self, digest: &Digest) -> PathBuf {
         let (folder, file) = fan_out(digest);

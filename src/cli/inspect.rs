@@ -1,14 +1,16 @@
 //! Commands that only look: `status`, `graph`, `expand`, `check`, `show`, `logs`.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use nnflow_cache::{Artifact, Store};
 use petgraph::graph::NodeIndex;
 use serde_json::Value;
 
-use super::outcome::{Exit, Failed, print};
+use super::outcome::{Exit, Failed, complain, print};
 use super::run::describe;
 use super::{Opening, target};
+use crate::engine::slurm;
 use crate::engine::state::{Port, Slot, State};
 use crate::report::{list_cases, size};
 use crate::session::{Registry, Session};
@@ -80,8 +82,15 @@ pub(crate) fn status(arguments: &StatusArguments) -> Result<Exit, Failed> {
     let session = open(arguments.workflow.as_deref(), &arguments.opening)?;
     let state = session.settled()?;
     let mut text = String::new();
+    let jobs = slurm::status::of_nodes(&session.store).unwrap_or_else(|error| {
+        complain(&format!("warning: how jobs of Slurm stand is not known: {error}"));
+        BTreeMap::new()
+    });
     for index in session.graph.order() {
-        text.push_str(&format!("{:<40} {}\n", session.graph.node(*index).name, describe(&state, *index)));
+        let name = &session.graph.node(*index).name;
+        let job = jobs.get(name).filter(|_| !state.nodes[index.index()].status.is_final());
+        let job = job.map_or_else(String::new, |job| format!(" ({job})"));
+        text.push_str(&format!("{name:<40} {}{job}\n", describe(&state, *index)));
     }
     print(&text);
     Ok(Exit::Done)

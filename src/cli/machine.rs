@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::engine::schedule::Capacity;
+use crate::engine::slurm::Request;
 use crate::workflow::{Device, Settings};
 
 /// The share of the memory that a run uses where nobody says otherwise, in percent.
@@ -26,6 +27,23 @@ pub(crate) struct MachineArguments {
 }
 
 impl MachineArguments {
+    /// All there is, and this device for stages with tensors if one is named.
+    pub(crate) fn on(device: Option<String>) -> Self {
+        Self { device, ..Self::default() }
+    }
+
+    /// What a job of a cluster has asked for.
+    pub(crate) fn of_job(request: &Request, device: &str) -> Self {
+        #[expect(clippy::cast_precision_loss, reason = "memory is not told to the byte")]
+        let memory = request.memory_bytes.map(|bytes| bytes as f64 / f64::from(1 << 30));
+        Self {
+            threads: u32::try_from(request.threads).ok(),
+            gpus: u32::try_from(request.gpus).ok(),
+            memory,
+            device: Some(device.to_owned()),
+        }
+    }
+
     /// What a run may use.
     pub(crate) fn capacity(&self, settings: &Settings) -> Capacity {
         let threads = self.threads.or(settings.threads).map_or_else(available_threads, |threads| threads as usize);

@@ -2,6 +2,7 @@
 
 mod cache;
 mod challenge;
+mod cluster;
 mod collect;
 mod compare;
 mod explain;
@@ -17,7 +18,9 @@ mod predict;
 mod run;
 mod sharing;
 mod stage;
+mod submit;
 mod target;
+mod work;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -41,6 +44,8 @@ struct Arguments {
 enum Command {
     /// Run a workflow: only what has changed runs again.
     Run(run::RunArguments),
+    /// Hand all that is left of a workflow to Slurm, and end.
+    Submit(submit::SubmitArguments),
     /// Tell for each node whether its result is at hand.
     Status(inspect::StatusArguments),
     /// Tell why a node would run, or that it would not.
@@ -78,6 +83,9 @@ enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
+    /// Do what an element of a job is to do; for jobs of Slurm.
+    #[command(hide = true)]
+    Work(work::WorkArguments),
 }
 
 /// Which workflow a command is about, and how it is opened.
@@ -113,6 +121,8 @@ pub fn main() -> ExitCode {
 fn dispatch(command: Command) -> Result<Exit, Failed> {
     match command {
         Command::Run(arguments) => run::run(&arguments),
+        Command::Submit(arguments) => submit::submit(&arguments),
+        Command::Work(arguments) => work::work(&arguments),
         Command::Status(arguments) => inspect::status(&arguments),
         Command::Explain(arguments) => explain::explain(&arguments),
         Command::Graph(arguments) => inspect::graph(&arguments),

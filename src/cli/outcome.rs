@@ -25,6 +25,8 @@ pub enum Exit {
     LockDiffers = 3,
     /// The store or the file system failed.
     Storage = 4,
+    /// A cluster refused, ended or lost what was handed to it.
+    Executor = 5,
     /// A number falls short of what `[expect]` asks for.
     ExpectationNotMet = 6,
     /// The run was asked to stop; running again goes on from there.
@@ -77,6 +79,7 @@ pub(crate) fn exit_of(kind: ErrorKind) -> Exit {
         ErrorKind::Input => Exit::WrongInput,
         ErrorKind::Storage => Exit::Storage,
         ErrorKind::Interrupted => Exit::Interrupted,
+        ErrorKind::Executor => Exit::Executor,
         ErrorKind::Resource | ErrorKind::Internal => Exit::StageFailed,
     }
 }
@@ -152,8 +155,14 @@ mod tests {
 
     #[test]
     fn every_kind_of_error_has_its_exit_code() {
-        let kinds =
-            [ErrorKind::Internal, ErrorKind::Resource, ErrorKind::Input, ErrorKind::Storage, ErrorKind::Interrupted];
-        assert_eq!(kinds.map(|kind| exit_of(kind) as u8), [1, 1, 2, 4, 75]);
+        let kinds = [
+            ErrorKind::Internal,
+            ErrorKind::Resource,
+            ErrorKind::Input,
+            ErrorKind::Storage,
+            ErrorKind::Executor,
+            ErrorKind::Interrupted,
+        ];
+        assert_eq!(kinds.map(|kind| exit_of(kind) as u8), [1, 1, 2, 4, 5, 75]);
     }
 }

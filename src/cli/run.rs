@@ -12,17 +12,20 @@ use nnflow_stage::{ErrorKind, ErrorReport};
 use petgraph::graph::NodeIndex;
 use serde_json::json;
 
+use super::cluster::ExecutorArguments;
 use super::lock::{self, Locking, Obeyed};
 use super::machine::{MachineArguments, worker_program};
 use super::outcome::{Exit, Failed, complain, exit_of, print};
 use super::sharing::{SharedArguments, tell_of_large_fetches};
 use super::{Opening, target};
 use crate::engine::drive::{Drive, Failure, OnFailure, RunEnd};
+use crate::engine::elsewhere::Elsewhere;
 use crate::engine::events::{EVENTS_VERSION, Listener, Listeners, RunEvent};
 use crate::engine::metrics::{Checked, Metric};
 use crate::engine::native::Native;
 use crate::engine::perform::Performer;
 use crate::engine::schedule::Scheduler;
+use crate::engine::slurm::{Slurm, SlurmSettings, SlurmWishes};
 use crate::engine::sources::Sources;
 use crate::engine::state::{Forced, ReadyUnit, State, Status, UnitState};
 use crate::engine::worker::WorkerPool;
@@ -40,6 +43,8 @@ pub(crate) struct RunArguments {
     shared: SharedArguments,
     #[command(flatten)]
     machine: MachineArguments,
+    #[command(flatten)]
+    executor: ExecutorArguments,
     /// Only tell what would run, and why; the shared store is not asked.
     #[arg(long, short = 'n')]
     dry_run: bool,
@@ -69,6 +74,8 @@ pub(crate) struct RunOptions {
     pub(crate) machine: MachineArguments,
     /// Whether the session's shared store takes part.
     pub(crate) shares: bool,
+    /// What is asked of Slurm, where it runs what has tensors.
+    pub(crate) slurm: Option<SlurmWishes>,
     pub(crate) until: Vec<String>,
     pub(crate) force: Vec<String>,
     pub(crate) keep_going: bool,
@@ -86,6 +93,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<Exit, Failed> {
     let options = RunOptions {
         machine: arguments.machine.clone(),
         shares: true,
+        slurm: arguments.executor.wishes()?,
         until: arguments.until.clone(),
         force: arguments.force.clone(),
         keep_going: arguments.keep_going,
@@ -117,9 +125,18 @@ pub(crate) struct Ran {
 
 /// Runs a workflow that was opened.
 pub(crate) fn run_session(session: &Session, options: &RunOptions) -> Result<Ran, Failed> {
+    run_heard(session, options, Vec::new())
+}
+
+/// Runs a workflow that was opened, with somebody who hears of it.
+pub(crate) fn run_heard(
+    session: &Session,
+    options: &RunOptions,
+    listeners: Vec<Box<dyn Listener>>,
+) -> Result<Ran, Failed> {
     let sources = session.sources()?;
     let problems = sources.problems.clone();
-    let mut listeners = Listeners::default();
+    let mut listeners = Listeners(listeners);
     if !options.quiet {
         listeners.0.push(if std::io::stderr().is_terminal() {
             Box::new(Terminal::new())
@@ -174,7 +191,7 @@ pub(crate) fn run_session(session: &Session, options: &RunOptions) -> Result<Ran
 }
 
 /// The state with the nodes that are asked for.
-fn prepare<'s>(session: &'s Session, sources: Sources, options: &RunOptions) -> Result<State<'s>, Failed> {
+pub(crate) fn prepare<'s>(session: &'s Session, sources: Sources, options: &RunOptions) -> Result<State<'s>, Failed> {
     let forced = find_all(session, &options.force)?.into_iter().collect::<Forced>();
     let mut wanted: BTreeSet<NodeIndex> = session.graph.order().iter().copied().collect();
     if !options.until.is_empty() {
@@ -215,13 +232,20 @@ pub(crate) fn drive(
     };
     let scheduler = Scheduler::new(capacity);
     let on_failure = if options.keep_going { OnFailure::KeepGoing } else { OnFailure::FinishNode };
-    Ok(Drive::new(state, &performer, scheduler, listener, on_failure).run(ready))
+    let slurm = options.slurm.as_ref().map(|wishes| Slurm {
+        store,
+        settings: SlurmSettings::new(&session.workflow.slurm, wishes, performer.device.clone(), worker_program()),
+        cancel: &cancel,
+    });
+    let elsewhere = slurm.as_ref().map(|slurm| slurm as &dyn Elsewhere);
+    Ok(Drive::new(state, &performer, scheduler, listener, on_failure).with_elsewhere(elsewhere).run(ready))
 }
 
-/// A flag that the first SIGINT or SIGTERM sets; the second one ends the program at once.
+/// A flag that the first SIGINT, SIGTERM or SIGUSR1 sets, the last of which schedulers send before a time limit; the second
+/// one ends the program at once.
 fn cancel_flag() -> Arc<AtomicBool> {
     let flag = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGUSR1] {
         let conditional =
             signal_hook::flag::register_conditional_shutdown(signal, Exit::Interrupted as i32, flag.clone());
         let registered = conditional.and_then(|_| signal_hook::flag::register(signal, flag.clone()));
@@ -241,6 +265,7 @@ fn summary(session: &Session, sources: &Sources, options: &RunOptions) -> String
     }
     let capacity = options.machine.capacity(&workflow.settings);
     parts.push(format!("{} nodes", session.graph.len()));
+    parts.extend(options.slurm.is_some().then(|| "Slurm".to_owned()));
     parts.push(if capacity.gpus > 0 {
         format!("{} GPUs", capacity.gpus)
     } else {
@@ -341,14 +366,26 @@ fn finish(
 }
 
 fn complain_of_problems(problems: &[String]) {
-    if !problems.is_empty() {
-        let report = ErrorReport {
-            details: problems.to_vec(),
-            hint: Some("mend these and run again; what was read of the other cases is kept".to_owned()),
-            ..ErrorReport::new(ErrorKind::Input, "the dataset is incomplete")
-        };
-        complain(&Failed::Report(report).to_string());
+    if let Err(failed) = refuse_incomplete(problems) {
+        complain(&failed.to_string());
     }
+}
+
+/// An error with all that is wrong with a dataset, if anything is.
+pub(crate) fn refuse_incomplete(problems: &[String]) -> Result<(), Failed> {
+    if problems.is_empty() {
+        return Ok(());
+    }
+    Err(Failed::Report(ErrorReport {
+        details: problems.to_vec(),
+        hint: Some("mend these and run again; what was read of the other cases is kept".to_owned()),
+        ..ErrorReport::new(ErrorKind::Input, "the dataset is incomplete")
+    }))
+}
+
+/// The error of the first unit whose stage cannot use what it reads, if there is one.
+pub(crate) fn refuse_failed(state: &State<'_>) -> Result<(), Failed> {
+    state.refused.first().map_or(Ok(()), |(_, report)| Err(Failed::Report(report.clone())))
 }
 
 fn exit(state: &State<'_>, end: &RunEnd, checked: &[Checked], problems: &[String]) -> Exit {

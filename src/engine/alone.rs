@@ -329,7 +329,7 @@ fn read_input(port: &InputPort, path: &Path) -> Result<Given, ErrorReport> {
         }
         let artifact = |files: Vec<nnflow_nnunet::sources::SourceFile>| {
             let files = files.iter().map(|file| file_ref(&file.name, &file.path));
-            Ok(Artifact { files: files.collect::<Result<_, ErrorReport>>()? })
+            Ok::<_, ErrorReport>(Artifact { files: files.collect::<Result<_, ErrorReport>>()? })
         };
         let items = listing.cases.into_iter().map(|(case, files)| Ok((case, artifact(files)?)));
         return Ok(Given::Items(items.collect::<Result<_, ErrorReport>>()?));

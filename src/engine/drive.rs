@@ -10,6 +10,7 @@ use nnflow_cache::{Digest, Key};
 use nnflow_stage::{ErrorKind, ErrorReport, Runner, StageEvent};
 use petgraph::graph::NodeIndex;
 
+use super::elsewhere::{Elsewhere, Order, Returned, Told};
 use super::events::{Listener, NodeEnd, RunEvent, Tally};
 use super::job::Job;
 use super::perform::{Made, Performed, Performer, Transient};
@@ -88,6 +89,7 @@ impl Activity {
 }
 
 enum Message<'r> {
+    Warning(String),
     Event(UnitId, StageEvent),
     /// A job has run, so that others can have what it was granted.
     Ran(Grant),
@@ -98,6 +100,7 @@ enum Message<'r> {
 struct Channels<'r> {
     run: Sender<Message<'r>>,
     publisher: Sender<Made<'r>>,
+    orders: Sender<Vec<Order>>,
 }
 
 /// A job under way.
@@ -106,6 +109,8 @@ struct Running {
     units: Vec<UnitId>,
     /// What it reads.
     reads: HashSet<Digest>,
+    /// Whether it runs elsewhere.
+    is_far: bool,
 }
 
 /// Bytes that are kept only until their consumers have read them.
@@ -120,6 +125,9 @@ pub struct Drive<'r, 'g> {
     state: &'r mut State<'g>,
     performer: &'r Performer<'r>,
     scheduler: Scheduler<ReadyUnit>,
+    elsewhere: Option<&'r dyn Elsewhere>,
+    /// Units that are to run elsewhere, until those that go with them are ready too.
+    departing: Vec<ReadyUnit>,
     listener: &'r mut dyn Listener,
     on_failure: OnFailure,
     running: HashMap<Key, Running>,
@@ -148,6 +156,8 @@ impl<'r, 'g> Drive<'r, 'g> {
             state,
             performer,
             scheduler,
+            elsewhere: None,
+            departing: Vec::new(),
             listener,
             on_failure,
             running: HashMap::new(),
@@ -160,6 +170,13 @@ impl<'r, 'g> Drive<'r, 'g> {
             sharing: None,
             end: RunEnd::default(),
         }
+    }
+
+    /// Has the units that `elsewhere` takes run there.
+    #[must_use]
+    pub fn with_elsewhere(mut self, elsewhere: Option<&'r dyn Elsewhere>) -> Self {
+        self.elsewhere = elsewhere;
+        self
     }
 
     /// Runs until nothing is left to do, or the run is asked to stop.
@@ -179,11 +196,25 @@ impl<'r, 'g> Drive<'r, 'g> {
             });
             let sharing = self.sharing.clone();
             scope.spawn(move || publish(performer, &made, &ended, sharing.as_ref()));
-            let channels = Channels { run: sender, publisher };
+            let (orders, ordered) = unbounded();
+            if let Some(elsewhere) = self.elsewhere {
+                let (run, sharing) = (sender.clone(), self.sharing.clone());
+                let tell = move |told: Told| {
+                    if let (Some(sharing), Some(key)) = (&sharing, told.published()) {
+                        send(sharing, key);
+                    }
+                    send(&run, message(told));
+                };
+                scope.spawn(move || elsewhere.serve(&ordered, &tell));
+            }
+            let channels = Channels { run: sender, publisher, orders };
             self.enqueue(ready);
             loop {
                 if !self.performer.cancel.load(Ordering::Relaxed) {
                     self.start_what_fits(scope, &channels);
+                    while self.hand_over(&channels.orders) {
+                        self.start_what_fits(scope, &channels);
+                    }
                 }
                 if self.running.is_empty() {
                     break;
@@ -215,6 +246,7 @@ impl<'r, 'g> Drive<'r, 'g> {
         while let Some(next) = message {
             ended |= matches!(next, Message::Ended(_));
             match next {
+                Message::Warning(message) => self.listener.hear(&RunEvent::Warning { message }),
                 Message::Event(unit, event) => self.hear(&unit, event),
                 Message::Ran(grant) => self.scheduler.release(&grant),
                 Message::Ended(ended) => self.ended(*ended),
@@ -256,6 +288,10 @@ impl<'r, 'g> Drive<'r, 'g> {
                 Entry::Vacant(twins) => twins.insert(Vec::new()),
             };
             let node = self.state.graph.node(unit.id.node);
+            if self.elsewhere.is_some_and(|elsewhere| elsewhere.takes(node)) {
+                self.departing.push(unit);
+                continue;
+            }
             let priority = self.state.rank(unit.id.node);
             let demand = self.demand(&unit, node);
             self.scheduler.submit(unit, priority, demand);
@@ -292,31 +328,12 @@ impl<'r, 'g> Drive<'r, 'g> {
         'r: 'scope,
     {
         while let Some((first, grant)) = self.scheduler.start_next() {
-            let twins = self.twins.remove(&first.key).unwrap_or_default();
-            let mut units = std::iter::once(first).chain(twins).collect::<Vec<_>>();
-            units.retain(|unit| !self.is_stopped(unit.id.node));
-            units.retain(|unit| !self.state.find_again(unit));
-            let twins = units.split_off(units.len().min(1));
-            let Some(unit) = units.pop() else {
+            let Some(job) = self.begin(first, false) else {
                 self.scheduler.release(&grant);
                 self.settle();
                 continue;
             };
-            self.announce(&unit);
-            let id = unit.id.clone();
-            let job = match self.state.job(unit) {
-                Ok(job) => job,
-                Err(report) => {
-                    self.scheduler.release(&grant);
-                    self.activity.entry(id.node).or_default().end();
-                    self.failed(&id, report.clone());
-                    twins.iter().for_each(|twin| self.failed(&twin.id, report.clone()));
-                    self.settle();
-                    continue;
-                }
-            };
-            let units = std::iter::once(id.clone()).chain(twins.into_iter().map(|twin| twin.id)).collect();
-            self.running.insert(job.key, Running { units, reads: job.reads() });
+            let id = job.id.clone();
             let (performer, run, publisher) = (self.performer, channels.run.clone(), channels.publisher.clone());
             scope.spawn(move || {
                 let events = run.clone();
@@ -330,6 +347,60 @@ impl<'r, 'g> Drive<'r, 'g> {
                 }
             });
         }
+    }
+
+    /// Makes the job of a unit and counts it as running; nothing if it need not run any more, or cannot.
+    fn begin(&mut self, first: ReadyUnit, is_far: bool) -> Option<Job> {
+        let twins = self.twins.remove(&first.key).unwrap_or_default();
+        let mut units = std::iter::once(first).chain(twins).collect::<Vec<_>>();
+        units.retain(|unit| !self.is_stopped(unit.id.node));
+        units.retain(|unit| !self.state.find_again(unit));
+        let twins = units.split_off(units.len().min(1));
+        let unit = units.pop()?;
+        self.announce(&unit);
+        let id = unit.id.clone();
+        match if is_far { self.state.far_job(unit) } else { self.state.job(unit) } {
+            Ok(job) => {
+                let units = std::iter::once(id).chain(twins.into_iter().map(|twin| twin.id)).collect();
+                self.running.insert(job.key, Running { units, reads: job.reads(), is_far });
+                Some(job)
+            }
+            Err(report) => {
+                self.activity.entry(id.node).or_default().end();
+                self.failed(&id, report.clone());
+                twins.iter().for_each(|twin| self.failed(&twin.id, report.clone()));
+                None
+            }
+        }
+    }
+
+    /// Orders what runs elsewhere and is ready together; tells whether that has settled something.
+    ///
+    /// Cases of one phase go together, and so do nodes that become ready at the same time. Nobody waits for what only
+    /// other jobs elsewhere could make ready.
+    fn hand_over(&mut self, orders: &Sender<Vec<Order>>) -> bool {
+        let is_busy = self.scheduler.waiting() > 0 || self.running.values().any(|running| !running.is_far);
+        let departing = std::mem::take(&mut self.departing);
+        let (now, later): (Vec<_>, Vec<_>) =
+            departing.into_iter().partition(|unit| !is_busy || !self.state.has_waiting(&unit.id));
+        self.departing = later;
+        let mut group = Vec::new();
+        let mut settled = false;
+        for unit in now {
+            let (node, estimate) = (self.state.graph.node(unit.id.node), self.state.resources(&unit));
+            let (stage, asked) = (node.stage.clone(), node.resources.clone());
+            match self.begin(unit, true) {
+                Some(job) => group.push(Order { job, stage, estimate, asked }),
+                None => settled = true,
+            }
+        }
+        if !group.is_empty() {
+            send(orders, group);
+        }
+        if settled {
+            self.settle();
+        }
+        settled
     }
 
     /// Whether nothing of a node is started any more because something failed elsewhere.
@@ -407,7 +478,9 @@ impl<'r, 'g> Drive<'r, 'g> {
         let node = self.state.graph.node(unit.node).name.clone();
         let case = unit.item.as_deref().map(str::to_owned);
         let log_end = match report.kind {
-            ErrorKind::Internal | ErrorKind::Resource => self.log_ends.get(&unit.node).cloned().unwrap_or_default(),
+            ErrorKind::Internal | ErrorKind::Resource | ErrorKind::Executor => {
+                self.log_ends.get(&unit.node).cloned().unwrap_or_default()
+            }
             _ => Vec::new(),
         };
         self.listener.hear(&RunEvent::UnitFailed {
@@ -502,7 +575,20 @@ fn publish<'r>(
     }
 }
 
-/// The loop and the publisher outlive the threads that send to them, so that somebody always listens.
+/// What an executor tells, as the loop hears it.
+fn message<'r>(told: Told) -> Message<'r> {
+    match told {
+        Told::Warning(message) => Message::Warning(message),
+        Told::Event(unit, event) => Message::Event(unit, event),
+        Told::Ended(returned) => {
+            let Returned { job, result } = *returned;
+            let performed = |(manifest, wall_seconds)| Performed { manifest, transient: None, wall_seconds };
+            Message::Ended(Box::new(Ended { job, result: result.map(performed) }))
+        }
+    }
+}
+
+/// The loop, the publisher and an executor outlive the threads that send to them, so that somebody always listens.
 fn send<T>(sender: &Sender<T>, message: T) {
     sender.send(message).expect("invariant: the receiver lives until all of its senders have ended");
 }
@@ -523,6 +609,12 @@ impl State<'_> {
             }
         }
         tally
+    }
+
+    /// Whether a unit of the same phase of the same node still waits for something.
+    fn has_waiting(&self, unit: &UnitId) -> bool {
+        let units = &self.nodes[unit.node.index()].phases[unit.phase].units;
+        units.iter().flat_map(BTreeMap::values).any(|unit| matches!(unit, UnitState::Waiting))
     }
 
     /// Whether a node no longer needs the bytes that belong to a case, or any bytes at all where none is named.

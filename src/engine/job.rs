@@ -76,6 +76,19 @@ impl State<'_> {
         Ok(Job { id: unit.id, key: unit.key, record: unit.record, stage, task, device, store: node.store, prelude })
     }
 
+    /// The job of a unit that must run elsewhere: one that needs no bytes that lie in a folder of this process, and whose
+    /// results are kept in the store, since the folder that they are made in does not outlive it.
+    ///
+    /// # Errors
+    /// As [`State::job`].
+    pub fn far_job(&mut self, unit: ReadyUnit) -> Result<Job, ErrorReport> {
+        let in_folders = |digest: &Digest| self.locations.remove_entry(digest);
+        let hidden: Vec<_> = self.transient.keys().filter_map(in_folders).collect();
+        let job = self.job(unit);
+        self.locations.extend(hidden);
+        job.map(|job| Job { store: true, ..job })
+    }
+
     /// What a unit will need.
     #[must_use]
     pub fn resources(&self, unit: &ReadyUnit) -> Resources {

@@ -4,11 +4,13 @@
 //! - [`schedule`] decides what starts next; [`drive`] is the loop around it.
 //! - [`perform`] runs a job here ([`native`]) or in a [`worker`], in a `workplace` of its own, and publishes what jobs have made.
 //! - [`shared`] asks the shared store for what the local one has not, and puts there what a run has made.
+//! - [`elsewhere`] is what the loop and an executor say to each other that runs units elsewhere; [`slurm`] is one.
 //! - [`lock`] is what a later run can promise to be the same as.
 //! - [`events`] are what everybody else hears of it.
 
 pub mod alone;
 pub mod drive;
+pub mod elsewhere;
 pub mod events;
 pub mod gather;
 pub mod history;
@@ -22,6 +24,7 @@ mod results;
 pub mod schedule;
 mod settle;
 pub mod shared;
+pub mod slurm;
 pub mod sources;
 pub mod state;
 mod summary;

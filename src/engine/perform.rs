@@ -259,7 +259,8 @@ fn written_files(outcome: &Outcome) -> Vec<(String, PathBuf)> {
         .collect()
 }
 
-fn storage(error: &nnflow_cache::StoreError) -> ErrorReport {
+/// An error of the store as plain data.
+pub(super) fn storage(error: &nnflow_cache::StoreError) -> ErrorReport {
     ErrorReport {
         hint: error.hint().map(|hint| hint.to_string()),
         ..ErrorReport::new(ErrorKind::Storage, error.to_string())

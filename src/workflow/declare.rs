@@ -10,7 +10,7 @@ use super::layers::Layers;
 use super::model::{DEFAULT_SEED, Dataset, DatasetSource, Model, Settings, StageDeclaration, Workflow};
 use super::read::{Fields, list, mismatch, table, text, whole};
 use super::tree::{Entry, Table, Value, ValueKind};
-use super::{LoadOptions, expectation, quantity, stage};
+use super::{LoadOptions, executor, expectation, quantity, stage};
 use crate::diagnostic::{Diagnostic, Diagnostics, Located, Place, Source, SourceKind};
 
 /// Understands the merged tree; what is not understood is left out of the workflow.
@@ -40,6 +40,9 @@ pub(super) fn declare(
         .collect();
     let settings = fields.read("settings", diagnostics, table_entry);
     let settings = settings.map(|located| read_settings(&located.value, folder, diagnostics)).unwrap_or_default();
+    let slurm = fields.take("executor").map(|entry| executor::read(entry, diagnostics)).unwrap_or_default();
+    let names = stage_tables.iter().flat_map(|located| &located.value.entries).map(|entry| entry.key.as_str());
+    executor::check(&slurm, names, diagnostics);
     fields.finish(diagnostics);
     if stage_tables.is_none_or(|located| located.value.is_empty()) {
         diagnostics.push(without_stages(&layers.root));
@@ -56,6 +59,7 @@ pub(super) fn declare(
         stages: stages.declared,
         expectations,
         settings,
+        slurm,
         root: layers.root,
         disabled: stages.disabled,
         broken: stages.broken,

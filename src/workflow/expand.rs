@@ -26,6 +26,7 @@ pub fn expand(workflow: &Workflow, stages: &dyn StageTable) -> String {
     }
     text.plain_section(workflow, "expect");
     text.plain_section(workflow, "settings");
+    text.plain_section(workflow, "executor");
     text.0
 }
 

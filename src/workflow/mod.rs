@@ -10,6 +10,7 @@ mod axes;
 mod condition;
 mod condition_parser;
 mod declare;
+mod executor;
 mod expand;
 mod expectation;
 mod graph;
@@ -36,7 +37,7 @@ pub use expectation::{Bound, Comparison, Expectation};
 pub use graph::{EdgeKind, Graph, Node, NodeInput, NodeSource, Producer, SourceSpec, StageTable};
 pub use model::{
     Axis, AxisOrigin, AxisValue, DEFAULT_SEED, Dataset, DatasetSource, Device, InputDeclaration, Model,
-    ResourceRequest, Settings, SharedUse, StageDeclaration, When, Workflow,
+    ResourceRequest, Settings, SharedUse, SlurmDeclaration, StageDeclaration, When, Workflow,
 };
 pub use pattern::{NodePattern, Selector};
 pub use quantity::{parse_device, parse_duration, parse_shared_use, parse_size};

@@ -43,6 +43,8 @@ pub struct Workflow {
     pub expectations: Vec<Expectation>,
     /// What a run may use of the machine, unless the command line says otherwise.
     pub settings: Settings,
+    /// How units are handed to Slurm, where a run is told to.
+    pub slurm: SlurmDeclaration,
     /// The text of the workflow itself.
     pub(super) root: Arc<Source>,
     /// Stages that are disabled, and where.
@@ -248,6 +250,39 @@ pub enum SharedUse {
     ReadOnly,
     /// Nothing.
     Off,
+}
+
+/// How units are handed to Slurm: `[executor.slurm]`. None of it may change a result.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SlurmDeclaration {
+    /// The partition.
+    pub partition: Option<String>,
+    /// The account.
+    pub account: Option<String>,
+    /// The quality of service.
+    pub qos: Option<String>,
+    /// More options of `sbatch`.
+    pub options: Vec<String>,
+    /// The option that asks for GPUs, with `{n}` for their number.
+    pub gpu: Option<String>,
+    /// Lines of the shell that run before the job does, such as `module load cuda`.
+    pub prolog: Vec<String>,
+    /// Stages that are handed over besides those with tensors.
+    pub stages: Vec<Located<String>>,
+    /// The time limit of stages that declare none.
+    pub time: Option<Duration>,
+    /// The threads of stages that declare none and could use all there are.
+    pub threads: Option<u32>,
+    /// How long before its time limit a job is told to leave a checkpoint.
+    pub warning: Option<Duration>,
+    /// How often Slurm is asked how the jobs stand.
+    pub poll: Option<Duration>,
+    /// How often a job may be cut short and go on before that counts as a failure.
+    pub requeues: Option<u32>,
+    /// How many jobs of an array may run at a time.
+    pub parallel: Option<u32>,
+    /// Whether jobs go on when the run is interrupted.
+    pub detach: bool,
 }
 
 /// A device for tensors.

@@ -1,6 +1,7 @@
 //! The tests that look at nnflow from outside: one binary, one module a subject.
 
 mod challenge;
+mod cluster;
 mod commands;
 mod compare;
 mod crash;
@@ -16,6 +17,8 @@ mod reuse;
 #[path = "../../shared/tests/it/s3_server.rs"]
 mod s3_server;
 mod sharing;
+mod slurm;
+mod slurm_states;
 mod support;
 mod tidy;
 mod worker;

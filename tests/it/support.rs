@@ -33,6 +33,7 @@ pub(crate) mod exit {
     pub(crate) const WRONG_INPUT: i32 = 2;
     pub(crate) const LOCK_DIFFERS: i32 = 3;
     pub(crate) const STORAGE: i32 = 4;
+    pub(crate) const EXECUTOR: i32 = 5;
     pub(crate) const EXPECTATION_NOT_MET: i32 = 6;
     pub(crate) const INTERRUPTED: i32 = 75;
 }
@@ -193,6 +194,13 @@ impl Project {
     /// Starts to run the workflow.
     pub(crate) fn start(&self, arguments: &[&str]) -> Running {
         Running::of(&mut self.command(&["run"]), arguments)
+    }
+
+    /// Starts to run the workflow with other values of environment variables.
+    pub(crate) fn start_within(&self, environment: &[(&str, &Path)], arguments: &[&str]) -> Running {
+        let mut command = self.command(&["run"]);
+        command.envs(environment.iter().copied());
+        Running::of(&mut command, arguments)
     }
 
     /// Starts to run the workflow with a worker of one's own: a shell script, in which `$NNFLOW_WORKER` is the real one.

@@ -613,3 +613,44 @@ uses = "train"
       |         ^^^^^^^^^^ expected letters, digits, `_` and `-`
     "#);
 }
+
+#[test]
+fn what_slurm_is_told_is_checked() {
+    assert_snapshot!(errors_below_head(
+        r#"[executor.slurm]
+partitoin = "gpu"
+gpu = "--gpus=2"
+stages = ["trian"]
+poll = 10
+[stages.train]
+"#,
+    ), @r#"
+    error: `executor.slurm` has no key `partitoin`
+     --> spleen.toml:4:1
+      |
+    4 | partitoin = "gpu"
+      | ^^^^^^^^^ unknown key
+      |
+      = hint: did you mean `partition`?
+
+    error: `executor.slurm.gpu` must be an option with `{n}` for the number of GPUs, such as "--gres=gpu:a100:{n}", but is the text "--gpus=2"
+     --> spleen.toml:5:7
+      |
+    5 | gpu = "--gpus=2"
+      |       ^^^^^^^^^^ expected an option with `{n}` for the number of GPUs, such as "--gres=gpu:a100:{n}"
+
+    error: there is no stage `trian`
+     --> spleen.toml:6:11
+      |
+    6 | stages = ["trian"]
+      |           ^^^^^^^ unknown stage
+      |
+      = hint: did you mean `train`?
+
+    error: `executor.slurm.poll` must be a duration such as "24h" or "1h 30m", but is the whole number 10
+     --> spleen.toml:7:8
+      |
+    7 | poll = 10
+      |        ^^ expected a duration such as "24h" or "1h 30m"
+    "#);
+}

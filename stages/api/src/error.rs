@@ -18,6 +18,8 @@ pub enum ErrorKind {
     Interrupted,
     /// The stage itself is at fault.
     Internal,
+    /// What was to run the stage elsewhere, such as a cluster, refused it, ended it or lost it.
+    Executor,
 }
 
 /// An error of a stage: one sentence, every problem found, and what to do next.

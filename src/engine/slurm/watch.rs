@@ -1,0 +1,553 @@
+//! What a run knows of its jobs: submits, adopts, looks, decides.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
+
+use nnflow_cache::Key;
+use nnflow_stage::{ErrorKind, ErrorReport, StageEvent};
+
+use super::error::SlurmError;
+use super::folder::{Folder, JobFile, ReportedEnd, Work};
+use super::group::{self, Array, Priced};
+use super::queue::{self, Ending, JobId, Sighting, Sightings, Standing};
+use super::settings::Request;
+use super::{Slurm, submit, work};
+use crate::engine::elsewhere::{Order, Returned, Told};
+use crate::engine::perform::storage;
+
+/// How many looks in a row a job may be out of sight, or have ended without a report, before that is believed: files on
+/// a network may be late, and so may the controller.
+const PATIENCE: u32 = 3;
+
+/// How much more memory is asked for after a job has run out of it.
+const MEMORY_GROWTH: u64 = 2;
+
+/// A job that units of this run are in.
+struct Watched {
+    folder: Folder,
+    file: JobFile,
+    /// Not known while it is unclear whether `sbatch` was heard.
+    array: Option<u64>,
+    elements: Vec<WatchedElement>,
+}
+
+/// An element of such a job.
+#[derive(Default)]
+struct WatchedElement {
+    /// The units that this run waits for, by their place.
+    open: BTreeMap<usize, Order>,
+    /// How much of what it tells has been read.
+    offset: u64,
+    /// How far each unit has come.
+    reached: BTreeMap<usize, u64>,
+    /// The last that was said about how it stands.
+    said: String,
+    /// For how many looks it has been gone.
+    gone: u32,
+    /// How often each of its units had been cut short before.
+    cut_short: u32,
+    /// Whether anything of it failed, so that its log may be of use.
+    failed: bool,
+}
+
+/// Where a unit is that a job of an earlier run is at.
+struct Adoptable {
+    folder: PathBuf,
+    array: u64,
+    element: usize,
+    unit: usize,
+}
+
+/// What is to be done about the units of an element that has ended without a word about them.
+#[derive(Debug)]
+enum Verdict {
+    Submit,
+    Fail(ErrorReport),
+}
+
+/// All jobs that units of this run are in.
+pub(super) struct Watch<'w> {
+    slurm: &'w Slurm<'w>,
+    tell: &'w dyn Fn(Told),
+    jobs: Vec<Watched>,
+    /// Jobs of earlier runs that still wait or run, and where each unit is in them.
+    adoptable: HashMap<Key, Adoptable>,
+    /// How often a unit ran out of memory.
+    memory_tries: HashMap<Key, u32>,
+    /// How often a unit was cut short.
+    cut_short: HashMap<Key, u32>,
+    /// Nodes of the cluster that failed.
+    excluded: BTreeSet<String>,
+    longest_array: Option<usize>,
+    is_blind: bool,
+    has_accounting: bool,
+    stopped: bool,
+}
+
+impl<'w> Watch<'w> {
+    /// Finds the jobs that earlier runs have left in the queue.
+    pub(super) fn new(slurm: &'w Slurm<'w>, tell: &'w dyn Fn(Told)) -> Self {
+        let mut watch = Self {
+            slurm,
+            tell,
+            jobs: Vec::new(),
+            adoptable: HashMap::new(),
+            memory_tries: HashMap::new(),
+            cut_short: HashMap::new(),
+            excluded: BTreeSet::new(),
+            longest_array: None,
+            is_blind: false,
+            has_accounting: true,
+            stopped: false,
+        };
+        if let Err(error) = watch.find_adoptable() {
+            watch.warn(format!("jobs of an earlier run, if there are any, are not waited for: {error}"));
+        }
+        watch
+    }
+
+    fn warn(&self, message: String) {
+        (self.tell)(Told::Warning(message));
+    }
+
+    fn find_adoptable(&mut self) -> Result<(), SlurmError> {
+        let folders = Folder::all(&self.slurm.store.jobs_folder())?;
+        if folders.is_empty() {
+            return Ok(());
+        }
+        let sightings = queue::look()?;
+        for folder in folders {
+            let comment = folder.comment();
+            let active = |element: usize| {
+                let seen =
+                    u32::try_from(element).ok().and_then(|element| sightings.get(&(comment.clone(), element)))?;
+                matches!(seen.standing, Standing::Pending | Standing::Running).then_some(seen.id.array)
+            };
+            let known = sightings.keys().any(|(other, _)| *other == comment);
+            if !known {
+                folder.remove_if_old()?;
+                continue;
+            }
+            let Some(job) = folder.job()? else { continue };
+            for (number, element) in job.elements.iter().enumerate() {
+                let (Some(array), Work::Units(units)) = (active(number), &element.work) else { continue };
+                let place = |unit| Adoptable { folder: folder.path().to_owned(), array, element: number, unit };
+                self.adoptable.extend(units.iter().enumerate().map(|(unit, file)| (file.key, place(unit))));
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for those units that jobs are doing already, and submits the others.
+    pub(super) fn take(&mut self, orders: Vec<Order>) {
+        if self.stopped {
+            orders.into_iter().for_each(|order| self.end(order, Err(interrupted())));
+            return;
+        }
+        let mut fresh = Vec::new();
+        for order in orders {
+            match self.adoptable.remove(&order.job.key) {
+                Some(place) => {
+                    if let Err(order) = self.adopt(place, order) {
+                        fresh.push(*order);
+                    }
+                }
+                None => fresh.push(order),
+            }
+        }
+        self.submit(fresh);
+    }
+
+    fn adopt(&mut self, place: Adoptable, order: Order) -> Result<(), Box<Order>> {
+        let Adoptable { folder, array, element, unit } = place;
+        let folder = Folder::at(folder);
+        let index = match self.jobs.iter().position(|job| job.folder == folder) {
+            Some(index) => index,
+            None => match folder.job() {
+                Ok(Some(file)) => {
+                    let elements = file.elements.iter().map(|_| WatchedElement::default()).collect();
+                    self.jobs.push(Watched { folder, file, array: Some(array), elements });
+                    self.jobs.len() - 1
+                }
+                // Removed by another run that waited for it: what it made is in the store, or is to be made anew.
+                Ok(None) | Err(_) => return Err(Box::new(order)),
+            },
+        };
+        let line = format!("job {} of an earlier run is at it already", self.jobs[index].file.name);
+        self.say(&order, line);
+        match self.jobs[index].elements.get_mut(element) {
+            Some(element) => drop(element.open.insert(unit, order)),
+            None => return Err(Box::new(order)),
+        }
+        Ok(())
+    }
+
+    fn submit(&mut self, orders: Vec<Order>) {
+        if orders.is_empty() {
+            return;
+        }
+        let longest = match self.longest_array.map_or_else(submit::longest_array, Ok) {
+            Ok(longest) => *self.longest_array.insert(longest),
+            // An array of one is never too long, and whether the controller comes back is seen when it is submitted.
+            Err(error) if error.is_passing() => 1,
+            Err(error) => {
+                orders.into_iter().for_each(|order| self.end(order, Err(error.report())));
+                return;
+            }
+        };
+        let priced = orders.into_iter().map(|order| Priced { request: self.request(&order), order }).collect();
+        for array in group::arrays(priced, longest) {
+            self.submit_array(array);
+        }
+    }
+
+    fn request(&self, order: &Order) -> Request {
+        let spec = order.job.stage.spec();
+        let request = self.slurm.settings.request(spec, &order.asked, Some(order.estimate));
+        let tries = self.memory_tries.get(&order.job.key).copied().unwrap_or(0);
+        let memory_bytes = request.memory_bytes.map(|bytes| bytes.saturating_mul(MEMORY_GROWTH.saturating_pow(tries)));
+        Request { memory_bytes, ..request }
+    }
+
+    fn submit_array(&mut self, array: Array) {
+        let file = group::job_file(self.slurm, &array);
+        let folder = match Folder::create(&self.slurm.store.jobs_folder(), &file) {
+            Ok(folder) => folder,
+            Err(error) => {
+                array.elements.into_iter().flatten().for_each(|order| self.end(order, Err(error.report())));
+                return;
+            }
+        };
+        let watched = |orders: Vec<Order>| {
+            let cut_short = orders.iter().filter_map(|order| self.cut_short.get(&order.job.key)).max();
+            let cut_short = cut_short.copied().unwrap_or(0);
+            WatchedElement { open: orders.into_iter().enumerate().collect(), cut_short, ..WatchedElement::default() }
+        };
+        let elements = array.elements.into_iter().map(watched).collect();
+        let mut job = Watched { folder, file, array: None, elements };
+        self.send(&mut job);
+        self.jobs.push(job);
+        self.forget_ended();
+    }
+
+    /// Calls `sbatch`. Where it is unclear whether the controller has heard it, the next look decides.
+    fn send(&self, job: &mut Watched) {
+        let mut settings = self.slurm.settings.clone();
+        if !self.excluded.is_empty() {
+            let nodes: Vec<&str> = self.excluded.iter().map(String::as_str).collect();
+            settings.options.insert(0, format!("--exclude={}", nodes.join(",")));
+        }
+        match submit::submit(&job.folder, &job.file, &settings, None) {
+            Ok(array) => {
+                job.array = Some(array);
+                for (number, element) in job.elements.iter().enumerate() {
+                    let line = format!("submitted as job {array}_{number}");
+                    element.open.values().take(1).for_each(|order| self.say(order, line.clone()));
+                }
+            }
+            Err(error) if error.is_passing() => self.warn(format!("{error}; it is tried again")),
+            Err(error) => {
+                let open = job.elements.iter_mut().flat_map(|element| std::mem::take(&mut element.open));
+                open.for_each(|(_, order)| self.end(order, Err(error.report())));
+            }
+        }
+    }
+
+    /// Looks how all jobs stand, and hears what they tell.
+    pub(super) fn look(&mut self) {
+        if self.jobs.is_empty() {
+            return;
+        }
+        let mut sightings = match queue::look() {
+            Ok(sightings) => {
+                self.is_blind = false;
+                Some(sightings)
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.is_blind, true) {
+                    self.warn(format!("how the jobs stand is not known now: {error}; they go on without that"));
+                }
+                None
+            }
+        };
+        if let Some(sightings) = &mut sightings {
+            self.look_back(sightings);
+        }
+        let mut again = Vec::new();
+        let mut jobs = std::mem::take(&mut self.jobs);
+        for job in &mut jobs {
+            (0..job.elements.len()).for_each(|element| self.hear(job, element));
+            let Some(sightings) = &sightings else { continue };
+            if job.array.is_none() && !self.find(job, sightings) {
+                self.send(job);
+                continue;
+            }
+            for number in 0..job.elements.len() {
+                again.extend(self.judge(job, number, sightings));
+            }
+        }
+        self.jobs = jobs;
+        self.forget_ended();
+        self.submit(again);
+    }
+
+    /// Whether a job whose number is not known is in the queue after all.
+    fn find(&self, job: &mut Watched, sightings: &Sightings) -> bool {
+        let comment = job.folder.comment();
+        let found = sightings.iter().find(|((other, _), _)| *other == comment);
+        job.array = found.map(|(_, sighting)| sighting.id.array);
+        job.array.is_some()
+    }
+
+    /// Adds what accounting knows of those that the controller has forgotten.
+    fn look_back(&mut self, sightings: &mut Sightings) {
+        let mut missing = BTreeMap::new();
+        for job in &self.jobs {
+            let Some(array) = job.array else { continue };
+            for (number, element) in job.elements.iter().enumerate().filter(|(_, element)| !element.open.is_empty()) {
+                let Ok(number) = u32::try_from(number) else { continue };
+                let place = (job.folder.comment(), number);
+                // A job of a moment ago may not have reached either of them.
+                if !sightings.contains_key(&place) && element.gone > 0 {
+                    missing.insert(JobId { array, element: number }, place);
+                }
+            }
+        }
+        if missing.is_empty() || !self.has_accounting {
+            return;
+        }
+        match queue::look_back(&missing.keys().map(|id| id.array).collect()) {
+            Ok(remembered) => {
+                let found = remembered.into_iter().filter_map(|(id, seen)| Some((missing.remove(&id)?, seen)));
+                sightings.extend(found);
+            }
+            Err(error) => self.has_accounting = error.is_passing(),
+        }
+    }
+
+    /// Passes on what an element has told, and takes the reports of units that have ended.
+    fn hear(&mut self, job: &mut Watched, number: usize) {
+        let Some(element) = job.elements.get_mut(number).filter(|element| !element.open.is_empty()) else { return };
+        match job.folder.told(number, &mut element.offset) {
+            Ok(told) => {
+                for told in told {
+                    if let StageEvent::Progress(progress) = &told.event {
+                        let best = element.reached.entry(told.unit).or_default();
+                        *best = progress.done.max(*best);
+                    }
+                    if let Some(order) = element.open.get(&told.unit) {
+                        (self.tell)(Told::Event(order.job.id.clone(), told.event));
+                    }
+                }
+            }
+            Err(error) => self.warn(error.to_string()),
+        }
+        let places: Vec<usize> = element.open.keys().copied().collect();
+        for place in places {
+            match job.folder.report(number, place) {
+                Ok(Some(report)) => match report.end {
+                    ReportedEnd::Done => self.take_done(element, place, Some(report.wall_seconds)),
+                    ReportedEnd::Failed(report) => {
+                        element.failed = true;
+                        let order = element.open.remove(&place);
+                        order.into_iter().for_each(|order| self.fail(order, report.clone()));
+                    }
+                },
+                Ok(None) => {}
+                Err(error) => self.warn(error.to_string()),
+            }
+        }
+    }
+
+    /// Takes a unit's result from the store; one that is not there yet is waited for.
+    fn take_done(&self, element: &mut WatchedElement, place: usize, wall_seconds: Option<f64>) {
+        let Some(order) = element.open.remove(&place) else { return };
+        match self.slurm.store.lookup(&order.job.key) {
+            Ok(lookup) => match lookup.hit() {
+                Some(manifest) => self.end(order, Ok((manifest, wall_seconds.unwrap_or_default()))),
+                None => drop(element.open.insert(place, order)),
+            },
+            Err(error) => self.end(order, Err(storage(&error))),
+        }
+    }
+
+    /// Decides about the units of an element that is not there any more; gives those that are to be submitted again.
+    fn judge(&mut self, job: &mut Watched, number: usize, sightings: &Sightings) -> Vec<Order> {
+        let sighting =
+            u32::try_from(number).ok().and_then(|element| sightings.get(&(job.folder.comment(), element))).cloned();
+        let Some(element) = job.elements.get_mut(number).filter(|element| !element.open.is_empty()) else {
+            return Vec::new();
+        };
+        let ending = match &sighting {
+            Some(Sighting { standing: Standing::Ended(ending), .. }) => Some(*ending),
+            Some(sighting) => {
+                element.gone = 0;
+                self.say_standing(element, sighting);
+                return Vec::new();
+            }
+            None => None,
+        };
+        element.gone += 1;
+        if element.gone < PATIENCE {
+            return Vec::new();
+        }
+        let places: Vec<usize> = element.open.keys().copied().collect();
+        places.into_iter().for_each(|place| self.take_done(element, place, None));
+        if element.open.is_empty() {
+            return Vec::new();
+        }
+        element.failed = true;
+        let verdict = self.verdict(&job.folder, &job.file, number, element, ending, sighting.as_ref());
+        let open = std::mem::take(&mut element.open);
+        match verdict {
+            Verdict::Submit => {
+                let name = sighting.map_or_else(|| job.file.name.clone(), |seen| seen.id.to_string());
+                let node = &job.file.elements[number].node;
+                self.warn(format!("`{node}` is submitted again: job {name} was lost or cut short"));
+                for order in open.values() {
+                    *self.cut_short.entry(order.job.key).or_default() += 1;
+                }
+                open.into_values().collect()
+            }
+            Verdict::Fail(report) => {
+                let mut lines = job.folder.log_end(number);
+                if let Some(order) = open.values().next() {
+                    lines.drain(..).for_each(|line| self.say(order, line));
+                }
+                open.into_values().for_each(|order| self.fail(order, report.clone()));
+                Vec::new()
+            }
+        }
+    }
+
+    fn verdict(
+        &mut self,
+        folder: &Folder,
+        job: &JobFile,
+        number: usize,
+        element: &WatchedElement,
+        ending: Option<Ending>,
+        sighting: Option<&Sighting>,
+    ) -> Verdict {
+        let name = sighting.map_or_else(|| job.name.clone(), |seen| seen.id.to_string());
+        let again = || match element.cut_short >= job.requeues {
+            true => Verdict::Fail(work::too_often(element.cut_short)),
+            false => Verdict::Submit,
+        };
+        let fail = |kind, message, hint: &str| {
+            Verdict::Fail(ErrorReport { hint: Some(hint.to_owned()), ..ErrorReport::new(kind, message) })
+        };
+        let log = format!("its log is {}", folder.log(number).display());
+        match ending {
+            _ if folder.was_stopped(number) => again(),
+            None => again(),
+            Some(Ending::Preempted) => again(),
+            Some(Ending::NodeFailed) => {
+                self.excluded.extend(sighting.map(|seen| seen.nodes.clone()).filter(|nodes| !nodes.is_empty()));
+                again()
+            }
+            Some(Ending::Timeout) if element.reached.values().any(|done| *done > 0) => again(),
+            Some(Ending::Timeout) => Verdict::Fail(work::no_progress(job)),
+            Some(Ending::OutOfMemory) => Verdict::Fail(out_of_memory(job, &name)),
+            Some(Ending::Failed) => match sighting.and_then(|seen| queue::ending_signal(seen.id)) {
+                // What a cluster without control groups does to a job that takes too much.
+                Some(libc::SIGKILL) => Verdict::Fail(out_of_memory(job, &name)),
+                Some(signal) => fail(ErrorKind::Executor, format!("job {name} was ended by signal {signal}"), &log),
+                None => fail(ErrorKind::Executor, format!("job {name} failed before it could say why"), &log),
+            },
+            Some(Ending::Completed) => {
+                fail(ErrorKind::Executor, format!("job {name} ended without a word about this unit"), &log)
+            }
+            Some(Ending::Cancelled) => {
+                let hint = "run again to submit it anew; a training goes on from its last checkpoint";
+                fail(ErrorKind::Executor, format!("job {name} was cancelled"), hint)
+            }
+            Some(Ending::Deadline) => fail(ErrorKind::Executor, format!("job {name} was past its deadline"), &log),
+        }
+    }
+
+    fn say(&self, order: &Order, line: String) {
+        (self.tell)(Told::Event(order.job.id.clone(), StageEvent::Log { line }));
+    }
+
+    fn say_standing(&self, element: &mut WatchedElement, sighting: &Sighting) {
+        let Sighting { id, standing, reason, nodes } = sighting;
+        let now = match standing {
+            Standing::Pending => format!("job {id} waits in the queue: {reason}"),
+            Standing::Running if !nodes.is_empty() => format!("job {id} runs on {nodes}"),
+            _ => return,
+        };
+        if element.said != now {
+            element.open.values().take(1).for_each(|order| self.say(order, now.clone()));
+            element.said = now;
+        }
+    }
+
+    /// A unit that has failed for lack of memory asks for more when it is ordered again.
+    fn fail(&mut self, order: Order, report: ErrorReport) {
+        if report.kind == ErrorKind::Resource {
+            *self.memory_tries.entry(order.job.key).or_default() += 1;
+        }
+        self.end(order, Err(report));
+    }
+
+    fn end(&self, order: Order, result: Result<(nnflow_cache::Manifest, f64), ErrorReport>) {
+        (self.tell)(Told::Ended(Box::new(Returned { job: order.job, result })));
+    }
+
+    /// Lets go of jobs that nothing is waited for; the folders of those that went well hold nothing of interest.
+    fn forget_ended(&mut self) {
+        let (open, ended): (Vec<Watched>, Vec<Watched>) = std::mem::take(&mut self.jobs)
+            .into_iter()
+            .partition(|job| job.elements.iter().any(|element| !element.open.is_empty()));
+        self.jobs = open;
+        for job in ended.into_iter().filter(|job| !job.elements.iter().any(|element| element.failed)) {
+            if let Err(error) = job.folder.remove() {
+                self.warn(error.to_string());
+            }
+        }
+    }
+
+    /// Cancels the jobs, unless they are to go on, and waits for none of them.
+    pub(super) fn stop(&mut self) {
+        if std::mem::replace(&mut self.stopped, true) {
+            return;
+        }
+        let jobs = std::mem::take(&mut self.jobs);
+        let ids: Vec<JobId> = jobs.iter().flat_map(Watched::open_ids).collect();
+        if self.slurm.settings.detach {
+            if !ids.is_empty() {
+                self.warn(format!(
+                    "{} jobs go on; the next run waits for those that have not ended by then",
+                    ids.len()
+                ));
+            }
+        } else if let Err(error) = submit::cancel(&ids) {
+            let ids: Vec<String> = ids.iter().map(JobId::to_string).collect();
+            self.warn(format!("the jobs could not be cancelled, `scancel {}` does it: {error}", ids.join(" ")));
+        }
+        for order in jobs.into_iter().flat_map(|job| job.elements).flat_map(|element| element.open.into_values()) {
+            self.end(order, Err(interrupted()));
+        }
+    }
+}
+
+impl Watched {
+    fn open_ids(&self) -> Vec<JobId> {
+        let open = self.elements.iter().enumerate().filter(|(_, element)| !element.open.is_empty());
+        let id = |(number, _)| Some(JobId { array: self.array?, element: u32::try_from(number).ok()? });
+        open.filter_map(id).collect()
+    }
+}
+
+fn interrupted() -> ErrorReport {
+    ErrorReport::new(ErrorKind::Interrupted, "the run was asked to stop")
+}
+
+fn out_of_memory(job: &JobFile, name: &str) -> ErrorReport {
+    let asked = job.request.memory_bytes.map_or_else(|| "the cluster's default".to_owned(), crate::report::size);
+    ErrorReport {
+        hint: Some("raise `resources.memory` of the stage".to_owned()),
+        ..ErrorReport::new(ErrorKind::Resource, format!("job {name} was ended for lack of memory: it had {asked}"))
+    }
+}
