@@ -4,7 +4,7 @@
 //! through the graph, what was missed is put aside, and when nothing flows any more, all of it is asked for together. A key
 //! is asked for once a run, and none that the local store has. What a run makes is pushed by a thread of its own.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::Receiver;
@@ -45,34 +45,38 @@ impl Unasked {
 }
 
 impl State<'_> {
-    /// Whether the shared store shall be asked for a key; `true` once.
-    pub(super) fn may_be_shared(&mut self, key: &Key) -> bool {
-        self.shared.is_some() && self.asked.insert(*key)
+    /// Whether the shared store shall be asked for a key: it was not yet.
+    pub(super) fn may_be_shared(&self, key: &Key) -> bool {
+        self.shared.is_some() && !self.asked.contains(key)
     }
 
     /// Asks the shared store for all that was put aside; `false` if that was nothing.
     pub(super) fn ask_shared(&mut self) -> bool {
         let asked = std::mem::take(&mut self.unasked);
         let Some(shared) = self.shared.filter(|_| !asked.is_empty()) else { return false };
-        let keys: Vec<Key> = asked.iter().map(Unasked::key).collect();
-        let answers = shared.fetch(self.store, &keys);
+        // Units that would do the same work have one key.
+        let keys: Vec<Key> = asked.iter().map(Unasked::key).filter(|key| self.asked.insert(*key)).collect();
+        let found = keys.iter().copied().zip(shared.fetch(self.store, &keys));
+        let found: HashMap<Key, Manifest> = found.filter_map(|(key, found)| Some((key, found?))).collect();
         // The cases' own results belong to what remembers them together. Their bytes are here already.
-        let cases = answers.iter().flatten().filter_map(summary::unit_keys).flat_map(BTreeMap::into_values);
-        shared.fetch(self.store, &cases.filter(|key| self.find(key).is_none()).collect::<Vec<_>>());
+        let cases = found.values().filter_map(summary::unit_keys).flat_map(BTreeMap::into_values);
+        let cases: BTreeSet<Key> = cases.filter(|key| self.find(key).is_none()).collect();
+        shared.fetch(self.store, &Vec::from_iter(cases));
         self.warnings.extend(shared.take_warnings());
-        for (asked, answer) in asked.into_iter().zip(answers) {
+        for asked in asked {
+            let answer = found.get(&asked.key());
             self.answer(asked, answer);
         }
         true
     }
 
-    fn answer(&mut self, asked: Unasked, answer: Option<Manifest>) {
+    fn answer(&mut self, asked: Unasked, answer: Option<&Manifest>) {
         match (asked, answer) {
             // Something else may have brought the result meanwhile.
             (Unasked::Unit(unit), _) if !self.is_open(&unit.id) => {}
-            (Unasked::Unit(unit), Some(manifest)) => self.complete(&unit.id, &manifest, true),
+            (Unasked::Unit(unit), Some(manifest)) => self.complete(&unit.id, manifest, true),
             (Unasked::Unit(unit), None) => self.ready.push(*unit),
-            (Unasked::Cases { node, phase, .. }, Some(manifest)) if self.take_cases(node, phase, &manifest) => {}
+            (Unasked::Cases { node, phase, .. }, Some(manifest)) if self.take_cases(node, phase, manifest) => {}
             (Unasked::Cases { node, .. }, _) => self.touch(Touch::Node(node)),
         }
     }

@@ -217,6 +217,23 @@ fn what_is_pulled_needs_the_shared_store_no_more() {
 }
 
 #[test]
+fn without_what_remembers_cases_together_each_case_is_found() {
+    // Both configurations normalise alike, so that their cases have keys in common.
+    let (folder, first, second) = (Folder::new(), Project::fresh(), Project::fresh());
+    folder.prepare(&first, &[]);
+    let is_summary = |name: &str| {
+        name.ends_with(".json")
+            && fs_err::read_to_string(name).expect("a manifest is a text").contains("\"stats\":{\"keys\"")
+    };
+    let names = folder.files().into_iter().map(|(name, _)| name);
+    let summaries: Vec<String> = names.filter(|name| is_summary(name)).collect();
+    assert!(!summaries.is_empty(), "there is nothing that remembers cases together");
+    summaries.iter().for_each(|name| fs_err::remove_file(name).expect("the manifest can be removed"));
+    let text = second.output(&["cache", "pull", "resample", "--shared-store", &folder.path()]);
+    assert!(text.contains("; 8 of 8 nodes are complete"), "{text}");
+}
+
+#[test]
 fn without_a_shared_store_a_push_says_how_to_name_one() {
     let ended = Project::fresh().nnflow(&["cache", "push"]);
     assert_eq!(ended.code, exit::WRONG_INPUT);
