@@ -12,10 +12,11 @@ FOLD = 0
 class ShortTrainer(nnUNetTrainer):
     """As many batches as a benchmark has the time for, and no whole images at the end."""
 
-    def __init__(self, *arguments, **keywords):
-        super().__init__(*arguments, **keywords)
+    # nnU-Net looks its own arguments up by their names, in subclasses as well.
+    def __init__(self, plans, configuration, fold, dataset_json, device=torch.device("cuda")):
+        super().__init__(plans, configuration, fold, dataset_json, device)
         self.num_epochs = 2
-        self.num_iterations_per_epoch = 10
+        self.num_iterations_per_epoch = 5
         self.num_val_iterations_per_epoch = 2
 
     def perform_actual_validation(self, save_probabilities=False):

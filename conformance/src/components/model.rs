@@ -34,8 +34,10 @@ const SINGLE: Tolerance = Tolerance::Absolute(1e-3);
 const HALF: (f64, f64, f64) = (0.02, 2e-3, 0.51);
 const ENOUGH_WEIGHT: f32 = 0.01;
 /// Of probabilities, there too.
-const ROUNDED: Tolerance = Tolerance::Absolute(0.02);
 const PROBABILITY: Tolerance = Tolerance::Absolute(5e-3);
+/// Share of logits that may differ where both are added up in 16 bits: answers differ in the seventh digit, and some sums round
+/// the other way for it.
+const ROUNDED: Tolerance = Tolerance::Absolute(0.02);
 /// Share of voxels whose labels may differ, and the least Dice of each label between both label maps.
 const LABELS: f64 = 1e-3;
 const DICE: f64 = 0.998;

@@ -2,14 +2,22 @@
 
 use std::fs;
 use std::process::Command;
+use std::thread::sleep;
+use std::time::Duration;
 
 use super::json::Json;
 use super::programs::{Programs, run};
 use crate::checkout::Checkout;
 use crate::error::Error;
 
-/// A load above which other programs take noticeable time.
-const BUSY: f64 = 0.5;
+/// Processors taken by other programs, above which figures are off.
+const BUSY: f64 = 0.2;
+
+/// How long other programs are watched: the load that the kernel tells is that of a minute, in which the benchmark itself was built.
+const WATCHED: Duration = Duration::from_secs(2);
+
+/// The kernel's ticks a second in `/proc/stat`.
+const TICKS: f64 = 100.0;
 
 /// What prints the versions of nnU-Net and of what it stands on.
 const VERSIONS: &str = "\
@@ -28,8 +36,8 @@ pub(crate) struct Machine {
     pub(crate) kernel: String,
     pub(crate) nnflow: String,
     pub(crate) nnunet: String,
-    /// Programs that wanted a processor in the minute before the first run.
-    pub(crate) load: f64,
+    /// Processors that other programs took before the first run.
+    pub(crate) taken: f64,
 }
 
 impl Machine {
@@ -47,21 +55,21 @@ impl Machine {
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
             nnflow: commit.map_or(version.clone(), |commit| format!("{version} ({commit})")),
             nnunet: ask(&mut programs.python(VERSIONS))?,
-            load: first_number(&read("/proc/loadavg")),
+            taken: taken_by_others(),
         })
     }
 
     /// Says so where figures will be off.
     pub(crate) fn warn_if_busy(&self) {
-        if self.load > BUSY {
-            eprintln!("warning: other programs are running (load {:.1}), which spoils the figures", self.load);
+        if self.taken > BUSY {
+            eprintln!("warning: other programs take {:.1} processors, which spoils the figures", self.taken);
         }
     }
 
     /// The paragraph above the table.
     pub(crate) fn paragraph(&self, pairs: usize) -> String {
-        let busy = if self.load > BUSY {
-            format!(" **The machine was busy with other programs (load {:.1}): a rehearsal.**", self.load)
+        let busy = if self.taken > BUSY {
+            format!(" **Other programs took {:.1} processors: a rehearsal.**", self.taken)
         } else {
             String::new()
         };
@@ -88,7 +96,7 @@ impl Machine {
             ("linux", self.kernel.as_str().into()),
             ("nnflow", self.nnflow.as_str().into()),
             ("nnunet", self.nnunet.as_str().into()),
-            ("load_before", self.load.into()),
+            ("taken_by_others", self.taken.into()),
         ])
     }
 }
@@ -101,6 +109,21 @@ fn entry<'a>(text: &'a str, name: &str) -> Option<&'a str> {
 
 fn kilobytes(text: &str, name: &str) -> f64 {
     entry(text, name).map_or(f64::NAN, first_number)
+}
+
+/// Processors that were at work while this one only waited; 0 where the kernel does not tell.
+fn taken_by_others() -> f64 {
+    let ticks = || fs::read_to_string("/proc/stat").ok().and_then(|text| working_ticks(&text));
+    let before = ticks();
+    sleep(WATCHED);
+    let worked = before.zip(ticks()).map_or(0.0, |(before, after)| after - before);
+    worked / TICKS / WATCHED.as_secs_f64()
+}
+
+/// Ticks of all processors in user mode, niced or not, and in the kernel.
+fn working_ticks(text: &str) -> Option<f64> {
+    let total = text.lines().find_map(|line| line.strip_prefix("cpu "))?;
+    total.split_whitespace().take(3).map(|word| word.parse::<f64>().ok()).sum()
 }
 
 fn first_number(text: &str) -> f64 {
@@ -123,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn the_load_is_that_of_the_last_minute() {
-        assert_eq!(first_number("3.63 2.80 2.67 4/200 123\n"), 3.63);
+    fn idle_and_waiting_processors_do_not_count_as_taken() {
+        assert_eq!(working_ticks("cpu  10 20 30 4000 500 6 7 0 0 0\ncpu0 1 2 3 4 5\n"), Some(60.0));
     }
 }

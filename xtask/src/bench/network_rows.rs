@@ -65,7 +65,7 @@ pub(crate) static NETWORKS: [Group; 4] = [
     },
     Group {
         name: "training",
-        title: "Two epochs of ten batches, from preprocessed cases to a model",
+        title: "Two epochs of five batches, from preprocessed cases to a model",
         subjects: Subjects::OneDataset,
         begin,
         rows: &[Row {
@@ -108,7 +108,7 @@ pub(crate) static NETWORKS: [Group; 4] = [
 fn train(place: &Place<'_>) -> Command {
     let node = "train[3d_fullres,0]";
     let mut command = with(place.programs.nnflow(), ["run", "--until", node, "--force", node]);
-    for setting in ["epochs=2", "batches_per_epoch=10", "validation_batches=2"] {
+    for setting in ["epochs=2", "batches_per_epoch=5", "validation_batches=2"] {
         command.arg("--set").arg(format!("stages.train.with.{setting}"));
     }
     command.arg_of(place.shared.join(WORKFLOW))
