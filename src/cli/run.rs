@@ -276,9 +276,16 @@ fn summary(session: &Session, sources: &Sources, options: &RunOptions) -> String
 
 fn new_run_folder(session: &Session) -> Result<PathBuf, Failed> {
     let now = jiff::Zoned::now().strftime("%Y-%m-%dT%H-%M-%S").to_string();
-    let folder = session.store.runs_folder().join(format!("{now}-{}", std::process::id()));
-    fs_err::create_dir_all(&folder)?;
-    Ok(folder)
+    let runs = session.store.runs_folder();
+    fs_err::create_dir_all(&runs)?;
+    let mut name = format!("{now}-{}", std::process::id());
+    loop {
+        // Jobs of an array start at the same time, and on two nodes of a cluster with the same number of a process.
+        match fs_err::create_dir(runs.join(&name)) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => name.push('+'),
+            made => return Ok(made.map(|()| runs.join(&name))?),
+        }
+    }
 }
 
 fn exchanged(shared: &SharedStore) -> RunEvent {

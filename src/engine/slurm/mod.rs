@@ -1,8 +1,9 @@
 //! Slurm: hands units to a cluster and hears what becomes of them.
 //!
 //! Two ways lead there. A run with `--executor slurm` stays and looks: [`Slurm`] is its executor, `watch` what it knows of
-//! its jobs, and [`queue`] how Slurm says that they stand. `nnflow submit` hands over the whole [`plan`] and ends.
-//! Both write a [`folder`] for each job and [`submit`] it; on the cluster, [`work`] does what the folder says.
+//! its jobs, `verdict` what is done about one that ended without a word, and [`queue`] how Slurm says that they stand.
+//! `nnflow submit` hands over the whole [`plan`] and ends. Both write a [`folder`] for each job and [`submit`] it; on the
+//! cluster, [`work`] does what the folder says. [`status`] is for those who look from elsewhere.
 //!
 //! **What is true.** Results are published by the job itself, so the store comes first, then the report that a job leaves
 //! for each unit, and only then what Slurm says. A job that Slurm has forgotten and that has left nothing is waited for a
@@ -21,6 +22,7 @@ pub mod queue;
 mod settings;
 pub mod status;
 pub mod submit;
+mod verdict;
 mod watch;
 pub mod work;
 

@@ -75,6 +75,13 @@ pub struct Sighting {
     pub nodes: String,
 }
 
+impl Sighting {
+    /// Why it waits, as the end of a sentence; nothing where Slurm has not said yet.
+    pub(super) fn because(&self) -> String {
+        if self.reason == "None" { String::new() } else { format!(": {}", self.reason) }
+    }
+}
+
 /// All elements that were seen, by the comment that their job was submitted with and their number in the array.
 pub type Sightings = BTreeMap<(String, u32), Sighting>;
 

@@ -48,7 +48,7 @@ fn of_element(
         Some((Standing::Running | Standing::Ending, seen)) => {
             return Ok(Some((3, format!("runs as job {name} on {}", seen.nodes))));
         }
-        Some((Standing::Pending, seen)) => return Ok(Some((2, format!("waits as job {name}: {}", seen.reason)))),
+        Some((Standing::Pending, seen)) => return Ok(Some((2, format!("waits as job {name}{}", seen.because())))),
         _ => {}
     }
     let units = match &job.elements[element].work {

@@ -11,7 +11,8 @@ use super::folder::{Folder, JobFile, ReportedEnd, Work};
 use super::group::{self, Array, Priced};
 use super::queue::{self, Ending, JobId, Sighting, Sightings, Standing};
 use super::settings::Request;
-use super::{Slurm, submit, work};
+use super::verdict::{Facts, Verdict};
+use super::{Slurm, submit};
 use crate::engine::elsewhere::{Order, Returned, Told};
 use crate::engine::perform::storage;
 
@@ -56,13 +57,6 @@ struct Adoptable {
     array: u64,
     element: usize,
     unit: usize,
-}
-
-/// What is to be done about the units of an element that has ended without a word about them.
-#[derive(Debug)]
-enum Verdict {
-    Submit,
-    Fail(ErrorReport),
 }
 
 /// All jobs that units of this run are in.
@@ -373,20 +367,16 @@ impl<'w> Watch<'w> {
 
     /// Decides about the units of an element that is not there any more; gives those that are to be submitted again.
     fn judge(&mut self, job: &mut Watched, number: usize, sightings: &Sightings) -> Vec<Order> {
-        let sighting =
-            u32::try_from(number).ok().and_then(|element| sightings.get(&(job.folder.comment(), element))).cloned();
+        let place = u32::try_from(number).map(|element| (job.folder.comment(), element));
+        let sighting = place.ok().and_then(|place| sightings.get(&place));
         let Some(element) = job.elements.get_mut(number).filter(|element| !element.open.is_empty()) else {
             return Vec::new();
         };
-        let ending = match &sighting {
-            Some(Sighting { standing: Standing::Ended(ending), .. }) => Some(*ending),
-            Some(sighting) => {
-                element.gone = 0;
-                self.say_standing(element, sighting);
-                return Vec::new();
-            }
-            None => None,
-        };
+        if let Some(there) = sighting.filter(|seen| !matches!(seen.standing, Standing::Ended(_))) {
+            element.gone = 0;
+            self.say_standing(element, there);
+            return Vec::new();
+        }
         element.gone += 1;
         if element.gone < PATIENCE {
             return Vec::new();
@@ -397,73 +387,36 @@ impl<'w> Watch<'w> {
             return Vec::new();
         }
         element.failed = true;
-        let verdict = self.verdict(&job.folder, &job.file, number, element, ending, sighting.as_ref());
-        let open = std::mem::take(&mut element.open);
+        let facts = facts(job, number, sighting);
+        let (name, verdict) = (facts.name.clone(), facts.verdict());
+        if let (Some(Ending::NodeFailed), Some(seen)) = (facts.ending, sighting) {
+            self.excluded.extend(Some(seen.nodes.clone()).filter(|nodes| !nodes.is_empty()));
+        }
+        let open = std::mem::take(&mut job.elements[number].open).into_values().collect();
         match verdict {
-            Verdict::Submit => {
-                let name = sighting.map_or_else(|| job.file.name.clone(), |seen| seen.id.to_string());
-                let node = &job.file.elements[number].node;
-                self.warn(format!("`{node}` is submitted again: job {name} was lost or cut short"));
-                for order in open.values() {
-                    *self.cut_short.entry(order.job.key).or_default() += 1;
-                }
-                open.into_values().collect()
-            }
+            Verdict::Submit => self.cut_short(open, &job.file.elements[number].node, &name),
             Verdict::Fail(report) => {
-                let mut lines = job.folder.log_end(number);
-                if let Some(order) = open.values().next() {
-                    lines.drain(..).for_each(|line| self.say(order, line));
-                }
-                open.into_values().for_each(|order| self.fail(order, report.clone()));
+                self.fail_all(open, job.folder.log_end(number), &report);
                 Vec::new()
             }
         }
     }
 
-    fn verdict(
-        &mut self,
-        folder: &Folder,
-        job: &JobFile,
-        number: usize,
-        element: &WatchedElement,
-        ending: Option<Ending>,
-        sighting: Option<&Sighting>,
-    ) -> Verdict {
-        let name = sighting.map_or_else(|| job.name.clone(), |seen| seen.id.to_string());
-        let again = || match element.cut_short >= job.requeues {
-            true => Verdict::Fail(work::too_often(element.cut_short)),
-            false => Verdict::Submit,
-        };
-        let fail = |kind, message, hint: &str| {
-            Verdict::Fail(ErrorReport { hint: Some(hint.to_owned()), ..ErrorReport::new(kind, message) })
-        };
-        let log = format!("its log is {}", folder.log(number).display());
-        match ending {
-            _ if folder.was_stopped(number) => again(),
-            None => again(),
-            Some(Ending::Preempted) => again(),
-            Some(Ending::NodeFailed) => {
-                self.excluded.extend(sighting.map(|seen| seen.nodes.clone()).filter(|nodes| !nodes.is_empty()));
-                again()
-            }
-            Some(Ending::Timeout) if element.reached.values().any(|done| *done > 0) => again(),
-            Some(Ending::Timeout) => Verdict::Fail(work::no_progress(job)),
-            Some(Ending::OutOfMemory) => Verdict::Fail(out_of_memory(job, &name)),
-            Some(Ending::Failed) => match sighting.and_then(|seen| queue::ending_signal(seen.id)) {
-                // What a cluster without control groups does to a job that takes too much.
-                Some(libc::SIGKILL) => Verdict::Fail(out_of_memory(job, &name)),
-                Some(signal) => fail(ErrorKind::Executor, format!("job {name} was ended by signal {signal}"), &log),
-                None => fail(ErrorKind::Executor, format!("job {name} failed before it could say why"), &log),
-            },
-            Some(Ending::Completed) => {
-                fail(ErrorKind::Executor, format!("job {name} ended without a word about this unit"), &log)
-            }
-            Some(Ending::Cancelled) => {
-                let hint = "run again to submit it anew; a training goes on from its last checkpoint";
-                fail(ErrorKind::Executor, format!("job {name} was cancelled"), hint)
-            }
-            Some(Ending::Deadline) => fail(ErrorKind::Executor, format!("job {name} was past its deadline"), &log),
+    /// Counts that units were cut short; gives them back to be submitted again.
+    fn cut_short(&mut self, open: Vec<Order>, node: &str, job: &str) -> Vec<Order> {
+        self.warn(format!("`{node}` is submitted again: job {job} was lost or cut short"));
+        for order in &open {
+            *self.cut_short.entry(order.job.key).or_default() += 1;
         }
+        open
+    }
+
+    /// Says the end of the log, and that the units have failed.
+    fn fail_all(&mut self, open: Vec<Order>, log_end: Vec<String>, report: &ErrorReport) {
+        if let Some(order) = open.first() {
+            log_end.into_iter().for_each(|line| self.say(order, line));
+        }
+        open.into_iter().for_each(|order| self.fail(order, report.clone()));
     }
 
     fn say(&self, order: &Order, line: String) {
@@ -471,9 +424,9 @@ impl<'w> Watch<'w> {
     }
 
     fn say_standing(&self, element: &mut WatchedElement, sighting: &Sighting) {
-        let Sighting { id, standing, reason, nodes } = sighting;
+        let Sighting { id, standing, nodes, .. } = sighting;
         let now = match standing {
-            Standing::Pending => format!("job {id} waits in the queue: {reason}"),
+            Standing::Pending => format!("job {id} waits in the queue{}", sighting.because()),
             Standing::Running if !nodes.is_empty() => format!("job {id} runs on {nodes}"),
             _ => return,
         };
@@ -513,7 +466,14 @@ impl<'w> Watch<'w> {
         if std::mem::replace(&mut self.stopped, true) {
             return;
         }
-        let jobs = std::mem::take(&mut self.jobs);
+        let mut jobs = std::mem::take(&mut self.jobs);
+        if jobs.iter().any(|job| job.array.is_none())
+            && let Ok(sightings) = queue::look()
+        {
+            for job in jobs.iter_mut().filter(|job| job.array.is_none()) {
+                self.find(job, &sightings);
+            }
+        }
         let ids: Vec<JobId> = jobs.iter().flat_map(Watched::open_ids).collect();
         if self.slurm.settings.detach {
             if !ids.is_empty() {
@@ -544,10 +504,22 @@ fn interrupted() -> ErrorReport {
     ErrorReport::new(ErrorKind::Interrupted, "the run was asked to stop")
 }
 
-fn out_of_memory(job: &JobFile, name: &str) -> ErrorReport {
-    let asked = job.request.memory_bytes.map_or_else(|| "the cluster's default".to_owned(), crate::report::size);
-    ErrorReport {
-        hint: Some("raise `resources.memory` of the stage".to_owned()),
-        ..ErrorReport::new(ErrorKind::Resource, format!("job {name} was ended for lack of memory: it had {asked}"))
+/// What is known of an element that has ended without a word about its units.
+fn facts<'j>(job: &'j Watched, number: usize, sighting: Option<&Sighting>) -> Facts<'j> {
+    let element = &job.elements[number];
+    let ending = sighting.and_then(|seen| match seen.standing {
+        Standing::Ended(ending) => Some(ending),
+        _ => None,
+    });
+    let failed = sighting.filter(|_| ending == Some(Ending::Failed));
+    Facts {
+        job: &job.file,
+        name: sighting.map_or_else(|| job.file.name.clone(), |seen| seen.id.to_string()),
+        ending,
+        signal: failed.and_then(|seen| queue::ending_signal(seen.id)),
+        was_stopped: job.folder.was_stopped(number),
+        has_advanced: element.reached.values().any(|done| *done > 0),
+        cut_short: element.cut_short,
+        log: job.folder.log(number),
     }
 }
