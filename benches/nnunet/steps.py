@@ -1,7 +1,7 @@
 """nnU-Net's network by itself: `steps.py train|predict DATASET CONFIGURATION COUNT`.
 
-`train` makes training steps on a batch of noise, `predict` predicts an image of noise of twice the patch in each axis, with
-all mirrored forms. DATASET is a folder that nnU-Net has preprocessed.
+`train` makes training steps on a batch of noise, `predict` predicts an image of noise that two patches
+cover, with all mirrored forms. DATASET is a folder that nnU-Net has preprocessed.
 """
 
 import sys
@@ -35,7 +35,7 @@ def predict(trainer):
     predictor.manual_initialization(
         network, plans, trainer.configuration_manager, None, trainer.dataset_json, "nnUNetTrainer", mirrored
     )
-    extents = [2 * size for size in patch]
+    extents = [*patch[:-1], 3 * patch[-1] // 2]
     image = torch.randn(trainer.num_input_channels, *([8] if len(patch) == 2 else []), *extents)
     return lambda: predictor.predict_sliding_window_return_logits(image)
 

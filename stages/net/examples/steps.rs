@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release -p nnflow-net --example steps -- train|predict PLANS CONFIGURATION CHANNELS OUTPUTS COUNT [THREADS]`
 //!
-//! A GPU is used where there is one. `predict` takes an image of twice the patch in each axis, with all mirrored forms.
+//! A GPU is used where there is one. `predict` takes an image that two patches cover, with all mirrored forms.
 
 use std::error::Error;
 use std::time::Instant;
@@ -83,7 +83,10 @@ fn predicted(network: Network, planned: &Configuration, count: u32) -> Result<f6
     let device = network.device();
     let mut shape = vec![network.architecture().input_channels];
     shape.extend((planned.patch_size.len() == 2).then_some(SLICES));
-    shape.extend(planned.patch_size.iter().map(|extent| 2 * extent));
+    shape.extend(planned.patch_size.iter().copied());
+    if let Some(last) = shape.last_mut() {
+        *last = *last * 3 / 2;
+    }
     let shape: [usize; 4] = shape.try_into().map_err(|_| "expected a patch of two or three axes")?;
     let image = Array4::from_shape_vec(shape, noise(shape.iter().product()))?;
     let options = InferenceOptions {
