@@ -14,6 +14,8 @@ from trainer import FOLD, make
 dataset, configuration, out = sys.argv[1:]
 torch.manual_seed(1)
 trainer = make(dataset, configuration)
+# nnU-Net decides this when a training starts.
+trainer.inference_allowed_mirroring_axes = tuple(range(len(trainer.configuration_manager.patch_size)))
 fold = os.path.join(out, f"fold_{FOLD}")
 os.makedirs(fold)
 trainer.save_checkpoint(os.path.join(fold, "checkpoint_final.pth"))
