@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use nnflow_cache::{Store, derive_digest};
+use nnflow_nnunet::foreign::ImportOptions;
 use nnflow_nnunet::phantom::{PhantomDataset, phantom_below};
 use nnflow_nnunet::registry;
 use nnflow_nnunet::sources::{self, DATASET_PORTS, Listing, MODEL_PORTS, SourceFile};
@@ -264,7 +265,11 @@ fn shared_store(workflow: &Workflow, options: &OpenOptions) -> Result<Option<Sha
 /// Where the model lies, imported into the store if it is nnU-Net's.
 fn local_model(workflow: &mut Workflow, options: &OpenOptions) -> Result<Option<PathBuf>, ErrorReport> {
     let store = store_folder(workflow, options);
-    let path = workflow.model.as_ref().map(|model| bundle_folder(&model.path, &store)).transpose()?;
+    let path = workflow
+        .model
+        .as_ref()
+        .map(|model| bundle_folder(&model.path, &store, &ImportOptions::default()))
+        .transpose()?;
     put_model(workflow, path.clone());
     Ok(path)
 }

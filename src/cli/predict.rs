@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use nnflow_nnunet::foreign::ImportOptions;
+
 use super::inspect::write_artifact;
 use super::machine::MachineArguments;
 use super::outcome::{Exit, Failed, print};
@@ -24,6 +26,12 @@ pub(crate) struct PredictArguments {
     /// Change a value, as `stages.predict.with.mirroring=false`; may be given several times.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
+    /// A fold whose network takes part, such as `0` or `all`; may be given several times. All by default.
+    #[arg(long, value_name = "FOLD")]
+    fold: Vec<String>,
+    /// Which checkpoint of each fold, of a model of nnU-Net's.
+    #[arg(long, value_parser = ["final", "best", "latest"], default_value = "final")]
+    checkpoint: String,
     /// Also write the class probabilities of each case.
     #[arg(long)]
     probabilities: bool,
@@ -48,9 +56,13 @@ pub(crate) fn predict(arguments: &PredictArguments) -> Result<Exit, Failed> {
     fs_err::create_dir_all(&arguments.output)?;
     let output = fs_err::canonicalize(&arguments.output)?;
     let work = output.join(WORK_FOLDER);
-    let model = bundle_folder(&model, &work)?;
+    let import = ImportOptions { checkpoint: arguments.checkpoint.clone(), ..ImportOptions::default() };
+    let model = bundle_folder(&model, &work, &import)?;
     let text = workflow_text(&model, &input)?;
     let mut sets = arguments.sets.clone();
+    if !arguments.fold.is_empty() {
+        sets.push(format!("stages.predict.with.folds={}", toml::Value::from(arguments.fold.clone())));
+    }
     if arguments.probabilities {
         sets.push("stages.ensemble.with.probabilities=true".to_owned());
     }

@@ -22,12 +22,11 @@ const IMPORT_CONTEXT: &str = "nnflow-import-v1";
 ///
 /// # Errors
 /// If it is nnU-Net's and cannot be imported.
-pub fn bundle_folder(path: &Path, store: &Path) -> Result<PathBuf, ErrorReport> {
+pub fn bundle_folder(path: &Path, store: &Path, options: &ImportOptions) -> Result<PathBuf, ErrorReport> {
     if !foreign::is_foreign(path) {
         return Ok(path.to_path_buf());
     }
-    let options = ImportOptions::default();
-    let needed = foreign::needed_files(path, &options).map_err(|error| error.report())?;
+    let needed = foreign::needed_files(path, options).map_err(|error| error.report())?;
     let store = Store::open(store).map_err(|error| unreadable(&error))?;
     let digests = store.stat_cache().map_err(|error| unreadable(&error))?;
     let mut content = Map::new();
@@ -40,7 +39,7 @@ pub fn bundle_folder(path: &Path, store: &Path) -> Result<PathBuf, ErrorReport> 
     let folder = store.root().join(IMPORT_FOLDER).join(name);
     let is_there = || folder.join("bundle.json").is_file();
     if !is_there() {
-        match foreign::import(path, &options, &folder) {
+        match foreign::import(path, options, &folder) {
             // Another process may have imported the same model meanwhile.
             Err(error) if !is_there() => return Err(error.report()),
             Ok(_) | Err(_) => {}

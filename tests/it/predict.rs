@@ -74,6 +74,23 @@ fn nothing_but_the_labels_is_left() {
 }
 
 #[test]
+fn a_fold_that_is_asked_for_predicts_as_if_it_were_the_only_one() {
+    let project = trained();
+    project.output(&["show", "bundle", "--output", "model"]);
+    let ended = project.nnflow(&["predict", "model", "new", "chosen", "--fold", "1"]);
+    assert_eq!(ended.code, exit::DONE, "{}", ended.err);
+    let mut removed = 0;
+    for configuration in fs_err::read_dir(project.path("model/models")).expect("the folder is there").flatten() {
+        fs_err::remove_dir_all(configuration.path().join("fold_0")).expect("the fold is there");
+        removed += 1;
+    }
+    assert!(removed > 0);
+    assert_eq!(predict(&project, "model", "alone").code, exit::DONE);
+    assert_eq!(files(&project, "chosen"), files(&project, "alone"));
+    assert_eq!(files(&project, "chosen").len(), 2);
+}
+
+#[test]
 fn a_bundle_predicts_what_its_workflow_predicts() {
     let project = trained();
     project.output(&["show", "bundle", "--output", "model"]);

@@ -25,6 +25,7 @@ use crate::train::{checkpoint, torch};
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Settings {
+    folds: Vec<String>,
     step: f64,
     mirroring: bool,
     average: AverageName,
@@ -64,7 +65,7 @@ pub(crate) fn predict(context: &mut Context<'_>, networks: &mut Networks) -> Res
     let artifact = context.artifact("cases")?;
     let record = CaseRecord::read(artifact)?;
     let grid = record.prepared_grid()?;
-    let held = networks.of(context, &plan.configuration)?;
+    let held = networks.of(context, &plan.configuration, &settings.folds)?;
     check_classes(&held.record, &classes)?;
     let image = input_image(context, artifact, &classes)?;
     let (average, kind) = match (settings.average, &classes.regions) {
@@ -139,9 +140,9 @@ fn check_classes(record: &ModelRecord, classes: &Classes) -> Result<(), StageErr
 
 impl Networks {
     /// The networks at the port `model`, loaded if they are not those of the last task.
-    fn of(&mut self, context: &Context<'_>, configuration: &str) -> Result<&Held, StageError> {
+    fn of(&mut self, context: &Context<'_>, configuration: &str, folds: &[String]) -> Result<&Held, StageError> {
         let device = crate::serve::device(context)?;
-        let models = models(context, configuration)?;
+        let models = models(context, configuration, folds)?;
         let identity = (models.iter().map(|model| model.weights.digest.clone()).collect(), device);
         if self.held.as_ref().is_none_or(|held| held.identity != identity) {
             // What is held is given back first, so that both are never in memory.
@@ -158,8 +159,9 @@ struct Model<'a> {
     weights: &'a FileRef,
 }
 
-/// The models that arrived: each as an artifact of its own, or those of a configuration in a bundle.
-fn models<'a>(context: &Context<'a>, configuration: &str) -> Result<Vec<Model<'a>>, StageError> {
+/// The models that arrived: each as an artifact of its own, or those of a configuration in a bundle, where they are of the
+/// `folds` that are asked for.
+fn models<'a>(context: &Context<'a>, configuration: &str, folds: &[String]) -> Result<Vec<Model<'a>>, StageError> {
     let mut models = Vec::new();
     for member in context.members("model") {
         let InputValue::One(artifact) = &member.value else {
@@ -168,7 +170,7 @@ fn models<'a>(context: &Context<'a>, configuration: &str) -> Result<Vec<Model<'a
         if artifact.file("bundle.json").is_some() {
             let prefix = format!("models/{configuration}/");
             let folders = artifact.files_under(&prefix).filter_map(|file| file.name.strip_suffix(WEIGHTS));
-            for folder in folders {
+            for folder in chosen(folders.collect(), &prefix, folds)? {
                 models.push(model_in(artifact, folder)?);
             }
         } else {
@@ -179,6 +181,21 @@ fn models<'a>(context: &Context<'a>, configuration: &str) -> Result<Vec<Model<'a
         return Err(StageError::input(format!("there is no trained network of the configuration `{configuration}`")));
     }
     Ok(models)
+}
+
+/// The folders of the folds that are asked for: all if none is named.
+fn chosen<'a>(folders: Vec<&'a str>, prefix: &str, folds: &[String]) -> Result<Vec<&'a str>, StageError> {
+    let name = |folder: &str| {
+        let fold = folder.strip_prefix(prefix).unwrap_or(folder).trim_end_matches('/');
+        fold.strip_prefix("fold_").unwrap_or(fold).to_owned()
+    };
+    let there: Vec<String> = folders.iter().map(|folder| name(folder)).collect();
+    let missing: Vec<String> = folds.iter().filter(|fold| !there.contains(fold)).cloned().collect();
+    if !missing.is_empty() {
+        let message = format!("the model has no fold {}", missing.join(", "));
+        return Err(StageError::input(message).with_hint(format!("its folds are {}", there.join(", "))));
+    }
+    Ok(folders.into_iter().filter(|folder| folds.is_empty() || folds.contains(&name(folder))).collect())
 }
 
 fn model_in<'a>(artifact: &'a Artifact, folder: &str) -> Result<Model<'a>, StageError> {
@@ -212,5 +229,34 @@ fn inference(error: InferenceError) -> StageError {
     match error {
         InferenceError::Torch(error) => torch(error),
         other => StageError::input(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FOLDERS: [&str; 3] = ["models/2d/fold_0/", "models/2d/fold_1/", "models/2d/fold_all/"];
+
+    fn chosen_of(folds: &[&str]) -> Result<Vec<&'static str>, StageError> {
+        let folds: Vec<String> = folds.iter().map(|fold| (*fold).to_owned()).collect();
+        chosen(FOLDERS.to_vec(), "models/2d/", &folds)
+    }
+
+    #[test]
+    fn all_folds_take_part_where_none_is_named() {
+        assert_eq!(chosen_of(&[]).expect("nothing is asked for"), FOLDERS);
+    }
+
+    #[test]
+    fn folds_are_chosen_by_name_in_the_order_of_the_model() {
+        assert_eq!(chosen_of(&["all", "0"]).expect("both are there"), [FOLDERS[0], FOLDERS[2]]);
+    }
+
+    #[test]
+    fn a_fold_that_is_not_there_is_named_with_those_that_are() {
+        let report = chosen_of(&["0", "4"]).expect_err("there is no fold 4").report();
+        let expected = ("the model has no fold 4", Some("its folds are 0, 1, all"));
+        assert_eq!((report.message.as_str(), report.hint.as_deref()), expected);
     }
 }

@@ -27,6 +27,13 @@ const BASE_BYTES: u64 = 1 << 30;
 
 static PARAMETERS: &[Parameter] = &[
     parameter(
+        "folds",
+        ParameterKind::List(&ParameterKind::Text),
+        "[]",
+        "",
+        "of a bundle, the folds whose networks are averaged, such as `[\"0\", \"3\"]`; all if empty",
+    ),
+    parameter(
         "step",
         ParameterKind::Number { minimum: 0.05, maximum: 1.0 },
         "0.5",
