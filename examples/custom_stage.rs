@@ -21,6 +21,7 @@ use nnflow::engine::native::Native;
 use nnflow::engine::perform::Performer;
 use nnflow::engine::schedule::{Capacity, Scheduler};
 use nnflow::engine::state::{Forced, Port, Slot, Start, State};
+use nnflow::engine::usage::Meter;
 use nnflow::engine::worker::WorkerPool;
 use nnflow::report::{Plain, render_report};
 use nnflow::session::{SOURCES, Session};
@@ -223,6 +224,7 @@ fn run(folder: &Path, title: &str, sets: &[&str]) -> anyhow::Result<String> {
         shared: None,
         native: &native,
         workers: &workers,
+        meter: Meter::default(),
         cancel: &cancel,
         device: "cpu".to_owned(),
     };

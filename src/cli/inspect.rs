@@ -1,4 +1,4 @@
-//! Commands that only look: `status`, `graph`, `expand`, `check`, `show`, `logs`.
+//! Commands that only look: `status`, `graph`, `expand`, `check`, `show`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use super::run::describe;
 use super::{Opening, target};
 use crate::engine::slurm;
 use crate::engine::state::{Port, Slot, State};
-use crate::report::{list_cases, size};
+use crate::report::{Live, RunFolder, list_cases, size};
 use crate::session::{Registry, Session};
 use crate::workflow;
 
@@ -61,26 +61,15 @@ pub(crate) struct ShowArguments {
     opening: Opening,
 }
 
-/// What `nnflow logs` takes.
-#[derive(Debug, clap::Args)]
-pub(crate) struct LogsArguments {
-    /// The node or nodes.
-    node: String,
-    /// The workflow's file; `workflow.toml`, or the only workflow in this folder, by default.
-    #[arg(long, short, value_name = "FILE")]
-    workflow: Option<PathBuf>,
-    #[command(flatten)]
-    opening: Opening,
-}
-
 fn open(path: Option<&Path>, opening: &Opening) -> Result<Session, Failed> {
     Ok(Session::open(&target::workflow_path(path)?, &opening.options())?)
 }
 
-/// Tells for each node whether its result is at hand.
+/// Tells for each node whether its result is at hand, or how far a run that is under way has come with it.
 pub(crate) fn status(arguments: &StatusArguments) -> Result<Exit, Failed> {
     let session = open(arguments.workflow.as_deref(), &arguments.opening)?;
     let state = session.settled()?;
+    let live = under_way(&session)?;
     let mut text = String::new();
     let jobs = slurm::status::of_nodes(&session.store).unwrap_or_else(|error| {
         complain(&format!("warning: how jobs of Slurm stand is not known: {error}"));
@@ -90,10 +79,18 @@ pub(crate) fn status(arguments: &StatusArguments) -> Result<Exit, Failed> {
         let name = &session.graph.node(*index).name;
         let job = jobs.get(name).filter(|_| !state.nodes[index.index()].status.is_final());
         let job = job.map_or_else(String::new, |job| format!(" ({job})"));
-        text.push_str(&format!("{name:<40} {}{job}\n", describe(&state, *index)));
+        let standing = live.describe(name).unwrap_or_else(|| describe(&state, *index));
+        text.push_str(&format!("{name:<40} {standing}{job}\n"));
     }
     print(&text);
     Ok(Exit::Done)
+}
+
+/// How a run of the workflow that is under way stands, which is told first.
+fn under_way(session: &Session) -> Result<Live, Failed> {
+    let Some(run) = RunFolder::under_way(&session.store, &session.workflow.name)? else { return Ok(Live::default()) };
+    print(&format!("a run is under way: {}, {}", run.runner(), run.path().display()));
+    Ok(Live::of(run.events()?))
 }
 
 /// Draws the graph.
@@ -287,27 +284,4 @@ fn shown(value: &Value) -> Option<String> {
     const LONGEST: usize = 100;
     let text = value.to_string().replace(',', ", ");
     (!value.is_object() && text.len() <= LONGEST).then_some(text)
-}
-
-/// Prints what a node has said in its last run.
-pub(crate) fn logs(arguments: &LogsArguments) -> Result<Exit, Failed> {
-    let session = open(arguments.workflow.as_deref(), &arguments.opening)?;
-    let nodes = target::nodes(&session.graph, &arguments.node)?;
-    let mut runs: Vec<PathBuf> =
-        fs_err::read_dir(session.store.runs_folder())?.flatten().map(|entry| entry.path()).collect();
-    runs.sort();
-    let mut found = false;
-    for node in nodes {
-        let name = &session.graph.node(node).name;
-        let newest =
-            runs.iter().rev().map(|run| run.join("logs").join(format!("{name}.log"))).find(|path| path.is_file());
-        if let Some(path) = newest {
-            found = true;
-            print(&fs_err::read_to_string(path)?);
-        }
-    }
-    if !found {
-        return Err(Failed::input(format!("`{}` has said nothing in any run that is kept", arguments.node)));
-    }
-    Ok(Exit::Done)
 }

@@ -7,7 +7,7 @@ use nnflow_stage::{ErrorKind, ErrorReport};
 
 use super::outcome::{Failed, complain};
 use crate::engine::lock::Lock;
-use crate::engine::metrics::{Checked, WALL_SECONDS};
+use crate::engine::metrics::{Checked, TAKEN};
 use crate::engine::state::{State, Status};
 use crate::session::Session;
 
@@ -59,7 +59,7 @@ pub(crate) fn write(session: &Session, state: &State<'_>, checked: &[Checked]) {
     let is_final = |status: &Status| matches!(status, Status::Done | Status::Skipped(_));
     let (Some(path), true) = (path_of(session), state.nodes.iter().all(|node| is_final(&node.status))) else { return };
     // Times differ from run to run, and a lock that they were in would never be the same.
-    let lasting = checked.iter().filter(|checked| !checked.name.ends_with(WALL_SECONDS));
+    let lasting = checked.iter().filter(|checked| !TAKEN.iter().any(|name| checked.name.ends_with(name)));
     let metrics: BTreeMap<_, _> = lasting.filter_map(|checked| Some((checked.name.clone(), checked.value?))).collect();
     if let Err(error) = Lock::of(state, &session.workflow.name, metrics).write(&path) {
         complain(&format!("warning: the lock `{}` was not written: {error}", path.display()));

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::engine::gpus;
 use crate::engine::schedule::Capacity;
 use crate::engine::slurm::Request;
 use crate::workflow::{Device, Settings};
@@ -47,15 +48,23 @@ impl MachineArguments {
     /// What a run may use.
     pub(crate) fn capacity(&self, settings: &Settings) -> Capacity {
         let threads = self.threads.or(settings.threads).map_or_else(available_threads, |threads| threads as usize);
+        let memory_bytes = self.given_memory().or(settings.memory_bytes).unwrap_or_else(available_memory);
+        let gpus = self.gpus.or(settings.gpus).map_or_else(|| gpus::visible().len(), |gpus| gpus as usize);
+        Capacity { threads, memory_bytes, gpus }
+    }
+
+    /// The memory that a run could use if nothing else used the machine: no more than it was given.
+    pub(crate) fn most_memory(&self, settings: &Settings) -> u64 {
+        self.given_memory().or(settings.memory_bytes).unwrap_or_else(whole_memory)
+    }
+
+    fn given_memory(&self) -> Option<u64> {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
             reason = "saturates, which is what is wanted"
         )]
-        let given = self.memory.map(|gibibytes| (gibibytes.max(0.0) * f64::from(1 << 30)) as u64);
-        let memory_bytes = given.or(settings.memory_bytes).unwrap_or_else(available_memory);
-        let gpus = self.gpus.or(settings.gpus).map_or_else(available_gpus, |gpus| gpus as usize);
-        Capacity { threads, memory_bytes, gpus }
+        self.memory.map(|gibibytes| (gibibytes.max(0.0) * f64::from(1 << 30)) as u64)
     }
 
     /// The device for stages with tensors.
@@ -70,26 +79,25 @@ fn available_threads() -> usize {
 
 /// What is free now, within the limit of the control group.
 fn available_memory() -> u64 {
-    let machine = fs_err::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?;
-        let kibibytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-        Some(kibibytes * 1024)
-    });
-    let limit =
-        |name: &str| fs_err::read_to_string(Path::new("/sys/fs/cgroup").join(name)).ok()?.trim().parse::<u64>().ok();
-    let group = limit("memory.max").map(|most| most.saturating_sub(limit("memory.current").unwrap_or(0)));
-    let free = machine.unwrap_or(4 << 30).min(group.unwrap_or(u64::MAX));
+    let group = group_memory("memory.max").map(|most| most.saturating_sub(group_memory("memory.current").unwrap_or(0)));
+    let free = machine_memory("MemAvailable:").unwrap_or(4 << 30).min(group.unwrap_or(u64::MAX));
     free / 100 * MEMORY_SHARE
 }
 
-/// The NVIDIA GPUs that this process may use.
-fn available_gpus() -> usize {
-    if let Ok(visible) = std::env::var("CUDA_VISIBLE_DEVICES") {
-        return visible.split(',').filter(|name| !name.trim().is_empty() && name.trim() != "-1").count();
-    }
-    let Ok(devices) = fs_err::read_dir("/dev") else { return 0 };
-    let is_gpu = |name: &str| name.strip_prefix("nvidia").is_some_and(|number| number.parse::<u32>().is_ok());
-    devices.flatten().filter(|entry| entry.file_name().to_str().is_some_and(is_gpu)).count()
+/// All that there is, within the limit of the control group.
+fn whole_memory() -> u64 {
+    let all = machine_memory("MemTotal:").unwrap_or(u64::MAX);
+    all.min(group_memory("memory.max").unwrap_or(u64::MAX))
+}
+
+fn machine_memory(name: &str) -> Option<u64> {
+    let text = fs_err::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with(name))?;
+    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kibibytes| kibibytes * 1024)
+}
+
+fn group_memory(name: &str) -> Option<u64> {
+    fs_err::read_to_string(Path::new("/sys/fs/cgroup").join(name)).ok()?.trim().parse().ok()
 }
 
 /// The worker's program: `$NNFLOW_TORCH`, or `nnflow-torch` beside this program, or on the PATH.

@@ -2,6 +2,7 @@
 
 mod cache;
 mod challenge;
+mod closing;
 mod cluster;
 mod collect;
 mod compare;
@@ -11,6 +12,7 @@ mod import;
 mod init;
 mod inspect;
 mod lock;
+mod logs;
 mod machine;
 mod outcome;
 mod phantom;
@@ -46,7 +48,7 @@ enum Command {
     Run(run::RunArguments),
     /// Hand all that is left of a workflow to Slurm, and end.
     Submit(submit::SubmitArguments),
-    /// Tell for each node whether its result is at hand.
+    /// Tell for each node whether its result is at hand, or how far a run under way has come with it.
     Status(inspect::StatusArguments),
     /// Tell why a node would run, or that it would not.
     Explain(explain::ExplainArguments),
@@ -58,8 +60,8 @@ enum Command {
     Check(inspect::WorkflowArguments),
     /// Show what a node has made, or write it to a folder.
     Show(inspect::ShowArguments),
-    /// Print what a node has said in its last run.
-    Logs(inspect::LogsArguments),
+    /// Print what a node has said in its last run, or is saying.
+    Logs(logs::LogsArguments),
     /// Compare two runs, case by case.
     Compare(compare::CompareArguments),
     /// Write a first workflow for a dataset.
@@ -129,7 +131,7 @@ fn dispatch(command: Command) -> Result<Exit, Failed> {
         Command::Expand(arguments) => inspect::expand(&arguments),
         Command::Check(arguments) => inspect::check(&arguments),
         Command::Show(arguments) => inspect::show(&arguments),
-        Command::Logs(arguments) => inspect::logs(&arguments),
+        Command::Logs(arguments) => logs::logs(&arguments),
         Command::Compare(arguments) => compare::compare(&arguments),
         Command::Init(arguments) => init::init(&arguments),
         Command::Predict(arguments) => predict::predict(&arguments),

@@ -2,16 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use nnflow_cache::Store;
-use nnflow_shared::{Mode, SharedStore, Tally};
-use nnflow_stage::{ErrorKind, ErrorReport};
+use nnflow_shared::Mode;
+use nnflow_stage::{ErrorKind, ErrorReport, Runner};
 use petgraph::graph::NodeIndex;
-use serde_json::json;
 
+use super::closing;
 use super::cluster::ExecutorArguments;
 use super::lock::{self, Locking, Obeyed};
 use super::machine::{MachineArguments, worker_program};
@@ -21,16 +21,19 @@ use super::{Opening, target};
 use crate::engine::drive::{Drive, Failure, OnFailure, RunEnd};
 use crate::engine::elsewhere::Elsewhere;
 use crate::engine::events::{EVENTS_VERSION, Listener, Listeners, RunEvent};
-use crate::engine::metrics::{Checked, Metric};
+use crate::engine::fit;
+use crate::engine::gpus;
 use crate::engine::native::Native;
 use crate::engine::perform::Performer;
 use crate::engine::schedule::Scheduler;
 use crate::engine::slurm::{Slurm, SlurmSettings, SlurmWishes};
 use crate::engine::sources::Sources;
 use crate::engine::state::{Forced, ReadyUnit, State, Status, UnitState};
+use crate::engine::usage::Meter;
 use crate::engine::worker::WorkerPool;
-use crate::report::{Journal, Plain, Terminal, render_failure};
+use crate::report::{Journal, Plain, RunFolder, Terminal, render_failure};
 use crate::session::Session;
+use crate::workflow::Node;
 
 /// What `nnflow run` takes.
 #[derive(Debug, clap::Args)]
@@ -63,6 +66,9 @@ pub(crate) struct RunArguments {
     /// Also write the run's events to a file, as JSON lines.
     #[arg(long, value_name = "FILE")]
     events: Option<PathBuf>,
+    /// Also append the end of the run to a file, as Markdown; in GitHub's CI "$GITHUB_STEP_SUMMARY".
+    #[arg(long, value_name = "FILE")]
+    summary: Option<PathBuf>,
     /// Print nothing but errors and the end.
     #[arg(long, short)]
     quiet: bool,
@@ -82,6 +88,7 @@ pub(crate) struct RunOptions {
     /// Whether cases with missing files are left out, instead of nothing but the reading of the others being run.
     pub(crate) leaves_out_bad_cases: bool,
     pub(crate) events: Option<PathBuf>,
+    pub(crate) summary: Option<PathBuf>,
     pub(crate) quiet: bool,
     pub(crate) locking: Locking,
 }
@@ -99,13 +106,18 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<Exit, Failed> {
         keep_going: arguments.keep_going,
         leaves_out_bad_cases: false,
         events: arguments.events.clone(),
+        summary: arguments.summary.clone(),
         quiet: arguments.quiet,
         locking: locking(arguments),
     };
     if arguments.dry_run {
         return dry_run(&session, &options);
     }
-    Ok(run_session(&session, &options)?.exit)
+    let ran = run_session(&session, &options);
+    if let (Err(failed), Some(path)) = (&ran, &options.summary) {
+        closing::append_refusal(path, &session.workflow.name, failed)?;
+    }
+    Ok(ran?.exit)
 }
 
 /// Only a whole run of the workflow as its file says is worth a lock.
@@ -156,38 +168,62 @@ pub(crate) fn run_heard(
         tell_of_large_fetches(shared);
     }
     let ready = state.settle();
+    let unfit = check_fit(session, &state, options)?;
     let obeyed = if options.locking == Locking::Obey { Some(Obeyed::of(session)?) } else { None };
     obeyed.iter().try_for_each(|lock| lock.check(&state))?;
-    let folder = if ready.is_empty() { None } else { Some(new_run_folder(session)?) };
+    let folder = if ready.is_empty() { None } else { Some(RunFolder::begin(&session.store, &session.workflow.name)?) };
     if let Some(folder) = &folder {
-        listeners.0.push(Box::new(Journal::create(folder)?));
+        listeners.0.push(Box::new(Journal::create(folder.clone())?));
     }
     if let Some(path) = &options.events {
         listeners.0.push(Box::new(Journal::events_to(path)?));
     }
     listeners.hear(&start);
-    for message in warnings {
+    for message in warnings.into_iter().chain(unfit) {
         listeners.hear(&RunEvent::Warning { message });
     }
     let end = drive(session, &session.store, &mut state, ready, &mut listeners, options)?;
     if let Some(shared) = state.shared {
-        listeners.hear(&exchanged(shared));
+        listeners.hear(&closing::exchanged(shared));
     }
-    listeners.hear(&ended(&state, &end));
+    listeners.hear(&closing::ended(&state, &end));
     let mut checked = state.check_expectations(&session.workflow.expectations)?;
     // What a run that was stopped has not come to yet is not a number that falls short.
     checked.retain(|checked| checked.value.is_some() || !end.interrupted);
-    let rendered = render_metrics(&state, &checked)?;
-    if !rendered.is_empty() {
-        print(&rendered);
+    let metrics = closing::metrics(&state, &checked)?;
+    if !metrics.is_empty() {
+        print(&closing::render_metrics(&metrics));
     }
-    finish(session, &state, &end, &checked, folder.as_deref())?;
+    closing::remember(session, &state, &end, &checked, folder.as_ref())?;
+    if let Some(path) = &options.summary {
+        closing::append_summary(path, &closing::closing(session, &state, &end, metrics))?;
+    }
     complain_of_problems(&problems);
     obeyed.iter().try_for_each(|lock| lock.check(&state))?;
     if options.locking == Locking::Write {
         lock::write(session, &state, &checked);
     }
-    Ok(Ran { exit: exit(&state, &end, &checked, &problems) })
+    Ok(Ran { exit: closing::exit(&state, &end, &checked, &problems) })
+}
+
+/// Warns of nodes that the machine is hardly enough for.
+fn check_fit(session: &Session, state: &State<'_>, options: &RunOptions) -> Result<Vec<String>, ErrorReport> {
+    let settings = &session.workflow.settings;
+    let handed_over = |node: &Node| {
+        node.spec.runner == Runner::Torch || session.workflow.slurm.stages.iter().any(|stage| stage.value == node.stage)
+    };
+    let elsewhere = |node: &Node| options.slurm.is_some() && handed_over(node);
+    let capacity = options.machine.capacity(settings);
+    let mut warnings = fit::check(state, capacity, options.machine.most_memory(settings), elsewhere)?;
+    let trains = state.wanted.iter().any(|index| {
+        let node = state.graph.node(*index);
+        node.spec.runner == Runner::Torch && !elsewhere(node) && !state.nodes[index.index()].status.is_final()
+    });
+    if trains && capacity.gpus > 0 && options.machine.device(settings) != "cpu" {
+        let used: Vec<_> = gpus::visible().into_iter().take(capacity.gpus).collect();
+        warnings.extend(gpus::warnings(&used));
+    }
+    Ok(warnings)
 }
 
 /// The state with the nodes that are asked for.
@@ -227,6 +263,7 @@ pub(crate) fn drive(
         shared: state.shared.filter(|shared| shared.mode() == Mode::ReadWrite),
         native: &native,
         workers: &workers,
+        meter: Meter::default(),
         cancel: &cancel,
         device: options.machine.device(&session.workflow.settings),
     };
@@ -274,104 +311,6 @@ fn summary(session: &Session, sources: &Sources, options: &RunOptions) -> String
     parts.join(" · ")
 }
 
-fn new_run_folder(session: &Session) -> Result<PathBuf, Failed> {
-    let now = jiff::Zoned::now().strftime("%Y-%m-%dT%H-%M-%S").to_string();
-    let runs = session.store.runs_folder();
-    fs_err::create_dir_all(&runs)?;
-    let mut name = format!("{now}-{}", std::process::id());
-    loop {
-        // Jobs of an array start at the same time, and on two nodes of a cluster with the same number of a process.
-        match fs_err::create_dir(runs.join(&name)) {
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => name.push('+'),
-            made => return Ok(made.map(|()| runs.join(&name))?),
-        }
-    }
-}
-
-fn exchanged(shared: &SharedStore) -> RunEvent {
-    let Tally { fetched, fetched_bytes, pushed, pushed_bytes } = shared.tally();
-    RunEvent::Shared { address: shared.address().to_string(), fetched, fetched_bytes, pushed, pushed_bytes }
-}
-
-fn ended(state: &State<'_>, end: &RunEnd) -> RunEvent {
-    let (mut run, mut fresh, mut skipped, mut failed) = (0, 0, 0, 0);
-    for index in &state.wanted {
-        match &state.nodes[index.index()].status {
-            Status::Done if state.tally(*index).made > 0 => run += 1,
-            Status::Done => fresh += 1,
-            Status::Skipped(_) => skipped += 1,
-            Status::Failed | Status::Blocked(_) | Status::Waiting | Status::Active => failed += 1,
-        }
-    }
-    RunEvent::Ended {
-        success: failed == 0,
-        interrupted: end.interrupted,
-        run,
-        fresh,
-        skipped,
-        failed,
-        wall_seconds: end.wall_seconds,
-    }
-}
-
-fn render_metrics(state: &State<'_>, checked: &[Checked]) -> Result<String, Failed> {
-    let path = ["foreground_mean".to_owned(), "dice".to_owned()];
-    let mut lines = String::new();
-    for index in state.graph.order().iter().filter(|index| state.wanted.contains(index)) {
-        let name = format!("{}.{}", state.graph.node(*index).name, path.join("."));
-        if checked.iter().any(|checked| checked.name == name) {
-            continue;
-        }
-        if let Some(metric) = state.metric(*index, &path)? {
-            lines.push_str(&format!("  {name:<48} {metric}\n"));
-        }
-    }
-    for one in checked {
-        let metric = one.value.map(|value| Metric { value, interval: one.interval });
-        let value = metric.map_or_else(|| "nothing".to_owned(), |metric| metric.to_string());
-        let verdict = if one.met { "met" } else { "not met" };
-        lines.push_str(&format!("  {:<48} {value}  expected {}  {verdict}\n", one.name, one.expected));
-    }
-    Ok(lines)
-}
-
-/// Remembers what the next run explains itself by, and writes the run's summary.
-fn finish(
-    session: &Session,
-    state: &State<'_>,
-    end: &RunEnd,
-    checked: &[Checked],
-    folder: Option<&Path>,
-) -> Result<(), Failed> {
-    let Some(folder) = folder else { return Ok(()) };
-    let changed = |index: &&NodeIndex| state.tally(**index).made > 0;
-    let nodes: BTreeSet<String> =
-        state.wanted.iter().filter(changed).map(|index| state.graph.node(*index).name.clone()).collect();
-    state.history().save(&session.store, &nodes)?;
-    let units: serde_json::Map<_, _> = state
-        .wanted
-        .iter()
-        .map(|index| {
-            let tally = state.tally(*index);
-            (
-                state.graph.node(*index).name.clone(),
-                json!({ "found": tally.found, "made": tally.made, "lost": tally.lost }),
-            )
-        })
-        .collect();
-    let document = json!({
-        "version": EVENTS_VERSION,
-        "workflow": session.workflow.name,
-        "wall_seconds": end.wall_seconds,
-        "interrupted": end.interrupted,
-        "nodes": units,
-        "node_seconds": end.node_seconds,
-        "expectations": checked,
-    });
-    let text = serde_json::to_string_pretty(&document).map_err(std::io::Error::from)?;
-    Ok(fs_err::write(folder.join("summary.json"), text)?)
-}
-
 fn complain_of_problems(problems: &[String]) {
     if let Err(failed) = refuse_incomplete(problems) {
         complain(&failed.to_string());
@@ -395,34 +334,15 @@ pub(crate) fn refuse_failed(state: &State<'_>) -> Result<(), Failed> {
     state.refused.first().map_or(Ok(()), |(_, report)| Err(Failed::Report(report.clone())))
 }
 
-fn exit(state: &State<'_>, end: &RunEnd, checked: &[Checked], problems: &[String]) -> Exit {
-    if let Some(worst) = worst(end.failures.iter().map(|failure| failure.report.kind)) {
-        return exit_of(worst);
-    }
-    if !problems.is_empty() {
-        return Exit::WrongInput;
-    }
-    let is_open = |index: &NodeIndex| !matches!(state.nodes[index.index()].status, Status::Done | Status::Skipped(_));
-    if state.wanted.iter().any(is_open) {
-        return if end.interrupted { Exit::Interrupted } else { Exit::StageFailed };
-    }
-    if checked.iter().any(|checked| checked.required && !checked.met) {
-        return Exit::ExpectationNotMet;
-    }
-    Exit::Done
-}
-
-/// What decides about the exit code where several things failed: anything but wrong input, which may only follow from it.
-fn worst(kinds: impl Iterator<Item = ErrorKind> + Clone) -> Option<ErrorKind> {
-    kinds.clone().find(|kind| *kind != ErrorKind::Input).or_else(|| kinds.clone().next())
-}
-
 /// Tells for each node: cached, will run and why, or unknown until which node has run.
 fn dry_run(session: &Session, options: &RunOptions) -> Result<Exit, Failed> {
     let sources = session.sources()?;
     let problems = sources.problems.clone();
     let mut state = prepare(session, sources, options)?;
     state.settle();
+    for warning in check_fit(session, &state, options)? {
+        complain(&format!("warning: {warning}"));
+    }
     if options.locking == Locking::Obey {
         Obeyed::of(session)?.check(&state)?;
     }
@@ -437,7 +357,7 @@ fn dry_run(session: &Session, options: &RunOptions) -> Result<Exit, Failed> {
         let case = unit.item.as_deref().map(str::to_owned);
         complain(&render_failure(&Failure { node, case, report: report.clone() }));
     }
-    let refused = worst(state.refused.iter().map(|(_, report)| report.kind)).map(exit_of);
+    let refused = closing::worst(state.refused.iter().map(|(_, report)| report.kind)).map(exit_of);
     Ok(refused.unwrap_or(if problems.is_empty() { Exit::Done } else { Exit::WrongInput }))
 }
 
@@ -486,17 +406,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_the_users_fault_decides_about_the_exit_code() {
-        let kinds = [ErrorKind::Input, ErrorKind::Storage, ErrorKind::Internal];
-        assert_eq!(worst(kinds.into_iter()), Some(ErrorKind::Storage));
-        assert_eq!(worst([ErrorKind::Input].into_iter()), Some(ErrorKind::Input));
-        assert_eq!(worst(std::iter::empty()), None);
-    }
-
-    #[test]
     fn of_cases_the_first_one_that_must_run_gives_the_reason() {
         let unit = |name: &str, unit| (Some(Arc::from(name)), unit);
-        let done = UnitState::Done { key: nnflow_cache::Key::of(&json!(1)), hit: true };
+        let done = UnitState::Done { key: nnflow_cache::Key::of(&serde_json::json!(1)), hit: true };
         let ready = |reason: &str| UnitState::Ready(reason.to_owned());
         let units = BTreeMap::from([
             unit("a", done),

@@ -204,7 +204,7 @@ fn run_task(alone: &Alone, task: &Task, runners: &Runners) -> Result<Outcome, Er
         Runner::Native => runners.native.run(alone.stage, task, &never, &mut event),
         Runner::Torch => {
             let gpus: Vec<usize> = (0..alone.capacity.gpus.min(1)).collect();
-            runners.workers.run(task, &gpus, &never, &mut event)
+            runners.workers.run(task, &gpus, &never, &mut event).map(|(outcome, _)| outcome)
         }
     }
 }

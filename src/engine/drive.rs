@@ -12,11 +12,13 @@ use petgraph::graph::NodeIndex;
 
 use super::elsewhere::{Elsewhere, Order, Returned, Told};
 use super::events::{Listener, NodeEnd, RunEvent, Tally};
+use super::fit;
 use super::job::Job;
 use super::perform::{Made, Performed, Performer, Transient};
 use super::schedule::{Demand, Grant, Scheduler};
 use super::shared;
 use super::state::{ReadyUnit, State, Status, UnitId, UnitState};
+use super::usage::Usage;
 
 /// How often the loop looks whether the run is to stop while nothing ends.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -45,8 +47,8 @@ pub struct RunEnd {
     pub failures: Vec<Failure>,
     /// From start to end.
     pub wall_seconds: f64,
-    /// For each node that ran, how long at least one of its units was running.
-    pub node_seconds: BTreeMap<String, f64>,
+    /// For each node that ran, what it took. Of the clock's time, that in which at least one of its units was running.
+    pub nodes: BTreeMap<String, Usage>,
 }
 
 /// A unit that failed.
@@ -66,12 +68,13 @@ struct Ended<'r> {
     result: Result<Performed<'r>, ErrorReport>,
 }
 
-/// How long at least one unit of a node was running.
+/// How long at least one unit of a node was running, and what those that ended took.
 #[derive(Debug, Default)]
 struct Activity {
     running: usize,
     since: Option<Instant>,
     seconds: f64,
+    taken: Usage,
 }
 
 impl Activity {
@@ -85,6 +88,10 @@ impl Activity {
         if self.running == 0 {
             self.seconds += self.since.take().map_or(0.0, |since| since.elapsed().as_secs_f64());
         }
+    }
+
+    fn usage(&self) -> Usage {
+        Usage { wall_seconds: self.seconds, ..self.taken }
     }
 }
 
@@ -135,7 +142,10 @@ pub struct Drive<'r, 'g> {
     twins: HashMap<Key, Vec<ReadyUnit>>,
     tries: HashMap<UnitId, u32>,
     activity: HashMap<NodeIndex, Activity>,
-    told: BTreeSet<NodeIndex>,
+    /// Nodes whose end nobody has heard of yet.
+    untold: Vec<NodeIndex>,
+    /// Nodes of whose size was warned.
+    warned: BTreeSet<NodeIndex>,
     kept: HashMap<UnitId, Kept<'r>>,
     log_ends: HashMap<NodeIndex, Vec<String>>,
     /// Where the keys go whose results shall be pushed.
@@ -152,6 +162,7 @@ impl<'r, 'g> Drive<'r, 'g> {
         listener: &'r mut dyn Listener,
         on_failure: OnFailure,
     ) -> Self {
+        let untold = state.graph.order().to_vec();
         Self {
             state,
             performer,
@@ -164,7 +175,8 @@ impl<'r, 'g> Drive<'r, 'g> {
             twins: HashMap::new(),
             tries: HashMap::new(),
             activity: HashMap::new(),
-            told: BTreeSet::new(),
+            untold,
+            warned: BTreeSet::new(),
             kept: HashMap::new(),
             log_ends: HashMap::new(),
             sharing: None,
@@ -294,6 +306,12 @@ impl<'r, 'g> Drive<'r, 'g> {
             }
             let priority = self.state.rank(unit.id.node);
             let demand = self.demand(&unit, node);
+            let too_large = fit::too_large(&node.name, unit.id.item.as_deref(), &demand, &self.scheduler.capacity());
+            if let Some(message) = too_large
+                && self.warned.insert(unit.id.node)
+            {
+                self.listener.hear(&RunEvent::Warning { message });
+            }
             self.scheduler.submit(unit, priority, demand);
         }
         self.tell_nodes();
@@ -442,7 +460,10 @@ impl<'r, 'g> Drive<'r, 'g> {
         let units = self.running.remove(&job.key).map(|running| running.units).unwrap_or_default();
         self.activity.entry(job.id.node).or_default().end();
         match result {
-            Ok(performed) => self.done(&units, performed),
+            Ok(performed) => {
+                self.activity.entry(job.id.node).or_default().taken.add(&performed.usage);
+                self.done(&units, performed);
+            }
             Err(report) if report.kind == ErrorKind::Interrupted && self.performer.cancel.load(Ordering::Relaxed) => {}
             Err(report) if report.kind == ErrorKind::Resource && self.may_retry(&job.id) => {
                 self.retry(&job, &units, &report);
@@ -462,7 +483,7 @@ impl<'r, 'g> Drive<'r, 'g> {
             let event = RunEvent::UnitDone {
                 node: self.state.graph.node(unit.node).name.clone(),
                 case: unit.item.as_deref().map(str::to_owned),
-                wall_seconds: performed.wall_seconds,
+                usage: performed.usage,
                 tally: self.state.tally(unit.node),
             };
             self.listener.hear(&event);
@@ -505,25 +526,24 @@ impl<'r, 'g> Drive<'r, 'g> {
 
     /// Tells which nodes have ended, and lets go of bytes that nobody waits for.
     fn tell_nodes(&mut self) {
-        for node in self.state.graph.order().to_vec() {
-            if self.told.contains(&node) || !self.state.nodes[node.index()].status.is_final() {
-                continue;
-            }
-            self.told.insert(node);
+        let is_final = |node: &NodeIndex| self.state.nodes[node.index()].status.is_final();
+        let (ended, untold) = std::mem::take(&mut self.untold).into_iter().partition::<Vec<_>, _>(is_final);
+        self.untold = untold;
+        for node in ended {
             let name = self.state.graph.node(node).name.clone();
             let tally = self.state.tally(node);
-            let wall_seconds = self.activity.get(&node).map(|activity| activity.seconds);
+            let usage = self.activity.get(&node).map(Activity::usage);
             let end = match &self.state.nodes[node.index()].status {
                 Status::Skipped(reason) => NodeEnd::Skipped { reason: reason.clone() },
                 Status::Failed => NodeEnd::Failed,
                 Status::Blocked(reason) => NodeEnd::Blocked { reason: reason.clone() },
-                Status::Done | Status::Waiting | Status::Active => match wall_seconds {
+                Status::Done | Status::Waiting | Status::Active => match usage {
                     None => NodeEnd::Fresh,
-                    Some(wall_seconds) => NodeEnd::Done { wall_seconds },
+                    Some(usage) => NodeEnd::Done { usage },
                 },
             };
-            if let Some(seconds) = wall_seconds {
-                self.end.node_seconds.insert(name.clone(), seconds);
+            if let Some(usage) = usage {
+                self.end.nodes.insert(name.clone(), usage);
             }
             self.listener.hear(&RunEvent::NodeEnded { node: name, end, tally });
         }
@@ -582,7 +602,7 @@ fn message<'r>(told: Told) -> Message<'r> {
         Told::Event(unit, event) => Message::Event(unit, event),
         Told::Ended(returned) => {
             let Returned { job, result } = *returned;
-            let performed = |(manifest, wall_seconds)| Performed { manifest, transient: None, wall_seconds };
+            let performed = |(manifest, usage)| Performed { manifest, transient: None, usage };
             Message::Ended(Box::new(Ended { job, result: result.map(performed) }))
         }
     }

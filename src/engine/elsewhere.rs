@@ -6,6 +6,7 @@ use nnflow_stage::{ErrorReport, Resources, StageEvent};
 
 use super::job::Job;
 use super::state::UnitId;
+use super::usage::Usage;
 use crate::workflow::{Node, ResourceRequest};
 
 /// A unit that is to be run elsewhere.
@@ -45,8 +46,8 @@ impl Told {
 pub struct Returned {
     /// The job.
     pub job: Job,
-    /// Its manifest, which is in the store, and how long it took; or why there is none.
-    pub result: Result<(Manifest, f64), ErrorReport>,
+    /// Its manifest, which is in the store, and what it took; or why there is none.
+    pub result: Result<(Manifest, Usage), ErrorReport>,
 }
 
 /// Somewhere else to run units, which publish what they make themselves.

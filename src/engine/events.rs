@@ -3,6 +3,8 @@
 use nnflow_stage::{ErrorReport, Progress};
 use serde::{Deserialize, Serialize};
 
+use super::usage::Usage;
+
 /// The version of the events' form.
 pub const EVENTS_VERSION: u32 = 1;
 
@@ -35,8 +37,9 @@ pub enum NodeEnd {
     Fresh,
     /// It ran, in part or as a whole.
     Done {
-        /// How long at least one of its units was running.
-        wall_seconds: f64,
+        /// What its units took. Of the clock's time, that in which at least one of them was running.
+        #[serde(flatten)]
+        usage: Usage,
     },
     /// It did not take part.
     Skipped {
@@ -107,8 +110,9 @@ pub enum RunEvent {
         /// The case, in a per-case phase.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         case: Option<String>,
-        /// How long it took.
-        wall_seconds: f64,
+        /// What it took.
+        #[serde(flatten)]
+        usage: Usage,
         /// How the node's units stand now.
         tally: Tally,
     },
@@ -187,6 +191,8 @@ impl Listener for Listeners {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
     use serde_json::json;
 
     use super::*;
@@ -213,6 +219,64 @@ mod tests {
             &event,
             &json!({ "event": "node_ended", "node": "plan", "state": "skipped", "reason": "why", "tally": tally }),
         );
+    }
+
+    /// One event of each kind, with everything in it that an event of its kind can have.
+    fn samples() -> Vec<RunEvent> {
+        let text = || "text".to_owned();
+        let (node, case) = (text(), Some(text()));
+        let usage = Usage {
+            wall_seconds: 1.0,
+            cpu_seconds: Some(1.0),
+            peak_memory_bytes: Some(1),
+            gpu_peak_memory_bytes: Some(1),
+        };
+        let progress = Progress { done: 1, total: None, unit: text(), message: text() };
+        let ends = [NodeEnd::Done { usage }, NodeEnd::Skipped { reason: text() }];
+        let report = ErrorReport::new(nnflow_stage::ErrorKind::Input, "text");
+        let mut samples = vec![
+            RunEvent::Started { version: EVENTS_VERSION, workflow: text(), summary: text() },
+            RunEvent::Warning { message: text() },
+            RunEvent::UnitStarted { node: node.clone(), case: case.clone(), reason: text() },
+            RunEvent::UnitProgress { node: node.clone(), case: case.clone(), progress },
+            RunEvent::Log { node: node.clone(), case: case.clone(), line: text() },
+            RunEvent::UnitDone { node: node.clone(), case: case.clone(), usage, tally: TALLY },
+            RunEvent::UnitFailed { node: node.clone(), case, report, log_end: vec![text()] },
+            RunEvent::Shared { address: text(), fetched: 1, fetched_bytes: 1, pushed: 1, pushed_bytes: 1 },
+            RunEvent::Ended {
+                success: true,
+                interrupted: false,
+                run: 1,
+                fresh: 1,
+                skipped: 1,
+                failed: 1,
+                wall_seconds: 1.0,
+            },
+        ];
+        samples.extend(ends.map(|end| RunEvent::NodeEnded { node: node.clone(), end, tally: TALLY }));
+        samples
+    }
+
+    /// The fields that the page about events has for an event.
+    fn documented(event: &str) -> BTreeSet<&'static str> {
+        let page = include_str!("../../docs/events.md");
+        let section = page.split("\n### ").find_map(|section| section.strip_prefix(&format!("`{event}`\n")));
+        let rows = section.into_iter().flat_map(str::lines).filter_map(|line| line.strip_prefix("| `"));
+        rows.filter_map(|row| row.split('`').next()).collect()
+    }
+
+    #[test]
+    fn the_page_about_events_has_every_event_with_every_field() {
+        let mut fields: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for sample in samples() {
+            let serde_json::Value::Object(mut event) = json!(sample) else { panic!("an event is an object") };
+            let name = event.remove("event").and_then(|name| Some(name.as_str()?.to_owned())).expect("it has a name");
+            fields.entry(name).or_default().extend(event.into_iter().map(|(field, _)| field));
+        }
+        for (event, fields) in fields {
+            let fields: BTreeSet<&str> = fields.iter().map(String::as_str).collect();
+            assert_eq!(documented(&event), fields, "{event}");
+        }
     }
 
     #[test]

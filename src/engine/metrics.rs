@@ -5,14 +5,15 @@ use std::fmt;
 use nnflow_stage::ErrorReport;
 use petgraph::graph::NodeIndex;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::state::{Port, Slot, State, Status, UnitState};
+use super::usage::Usage;
 use crate::diagnostic::Severity;
 use crate::workflow::Expectation;
 
-/// The metric that every node has: how long it took, when it ran.
-pub const WALL_SECONDS: &str = "wall_seconds";
+/// The metrics that every node has: what its units took when they ran, as [`Usage`] names it.
+pub const TAKEN: [&str; 4] = ["wall_seconds", "cpu_seconds", "peak_memory_bytes", "gpu_peak_memory_bytes"];
 
 /// The key of a table that stands for one number: the number itself.
 const MEAN: &str = "mean";
@@ -97,8 +98,10 @@ impl State<'_> {
         if self.nodes[node.index()].status != Status::Done {
             return Ok(None);
         }
-        if path == [WALL_SECONDS] {
-            return Ok(Some(self.wall_seconds(node).into()));
+        if let [name] = path
+            && TAKEN.contains(&name.as_str())
+        {
+            return Ok(json!(self.taken(node)).get(name).and_then(Value::as_f64).map(Metric::from));
         }
         for port in self.graph.node(node).spec.outputs.iter().filter(|port| port.document.is_some()) {
             let Some(Port::One(Slot::Made(held))) = self.nodes[node.index()].ports.get(port.name) else { continue };
@@ -110,15 +113,17 @@ impl State<'_> {
         Ok(None)
     }
 
-    /// How long the units of a node took when they ran, added up.
+    /// What the units of a node took when they ran, together.
     #[must_use]
-    pub fn wall_seconds(&self, node: NodeIndex) -> f64 {
+    pub fn taken(&self, node: NodeIndex) -> Usage {
         let phases = self.nodes[node.index()].phases.iter().filter_map(|phase| phase.units.as_ref());
-        let seconds = phases.flat_map(|units| units.values()).filter_map(|unit| {
+        let manifests = phases.flat_map(|units| units.values()).filter_map(|unit| {
             let UnitState::Done { key, .. } = unit else { return None };
-            self.store.lookup(key).ok()?.hit()?.stats.get(WALL_SECONDS)?.as_f64()
+            self.store.lookup(key).ok()?.hit()
         });
-        seconds.sum()
+        let mut taken = Usage::default();
+        manifests.for_each(|manifest| taken.add(&Usage::from_stats(&manifest.stats)));
+        taken
     }
 }
 

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use std::time::Instant;
 
 use nnflow_cache::{Artifact, Batch, Digest, FileEntry, Key, Manifest, PortValue, Published, Store, hash_file};
 use nnflow_shared::SharedStore;
@@ -15,6 +14,7 @@ use serde_json::json;
 use super::job::Job;
 use super::native::Native;
 use super::schedule::Grant;
+use super::usage::{Meter, Usage};
 use super::worker::WorkerPool;
 use super::workplace::Workplace;
 
@@ -28,6 +28,8 @@ pub struct Performer<'a> {
     pub native: &'a Native,
     /// The workers.
     pub workers: &'a WorkerPool,
+    /// Measures what runs in this process.
+    pub meter: Meter,
     /// Set when the run is to stop.
     pub cancel: &'a AtomicBool,
     /// The device that stages with tensors use where the workflow leaves it open.
@@ -42,7 +44,14 @@ pub struct Made<'a> {
     batch: Batch<'a>,
     /// Where the bytes lie that are not kept in the store.
     kept: HashMap<Digest, PathBuf>,
-    wall_seconds: f64,
+    usage: Usage,
+}
+
+/// What a stage wrote, hashed and staged.
+struct Filled<'a> {
+    batch: Batch<'a>,
+    manifest: Manifest,
+    kept: HashMap<Digest, PathBuf>,
 }
 
 /// What came of a job.
@@ -51,8 +60,8 @@ pub struct Performed<'a> {
     pub manifest: Manifest,
     /// The bytes that are not kept in the store.
     pub transient: Option<Transient<'a>>,
-    /// How long it took.
-    pub wall_seconds: f64,
+    /// What it took.
+    pub usage: Usage,
 }
 
 /// Bytes that are not kept in the store. They stay for as long as this does.
@@ -77,20 +86,26 @@ impl<'a> Performer<'a> {
         event: &mut (dyn FnMut(StageEvent) + Send),
         release: impl FnOnce(Grant),
     ) -> Result<Made<'a>, Box<(Job, ErrorReport)>> {
-        let start = Instant::now();
+        let measured = self.meter.begin();
         let workplace = Workplace::new(self.store, &job.key, job.stage.spec().resumes);
         let ran = workplace.map_err(|error| storage(&error)).and_then(|workplace| {
-            let outcome = self.run(&mut job, &workplace, &grant, event)?;
-            Ok((workplace, outcome))
+            let ran = self.run(&mut job, &workplace, &grant, event)?;
+            Ok((workplace, ran))
         });
         release(grant);
-        let filled = ran.and_then(|(workplace, outcome)| {
-            let (batch, kept) = self.fill(&job, &outcome, start)?;
-            Ok((workplace, batch, kept))
+        let filled = ran.and_then(|(workplace, (outcome, elsewhere))| {
+            let filled = self.fill(&job, &outcome)?;
+            Ok((workplace, filled, elsewhere))
         });
+        // Also of a job that failed, so that its part does not go to the others.
+        let here = self.meter.end(&measured);
         match filled {
-            Ok((workplace, batch, kept)) => {
-                Ok(Made { job, workplace, batch, kept, wall_seconds: start.elapsed().as_secs_f64() })
+            Ok((workplace, Filled { batch, mut manifest, kept }, elsewhere)) => {
+                // A worker did the work where there was one; this process only waited, hashed and staged.
+                let usage = elsewhere.map_or(here, |worker| Usage { wall_seconds: here.wall_seconds, ..worker });
+                manifest.stats = usage.to_stats(job.task.resources.threads, job.task.resources.memory_bytes);
+                batch.add_manifest(manifest);
+                Ok(Made { job, workplace, batch, kept, usage })
             }
             Err(report) => Err(Box::new((job, report))),
         }
@@ -102,7 +117,7 @@ impl<'a> Performer<'a> {
         workplace: &Workplace<'_>,
         grant: &Grant,
         event: &mut (dyn FnMut(StageEvent) + Send),
-    ) -> Result<Outcome, ErrorReport> {
+    ) -> Result<(Outcome, Option<Usage>), ErrorReport> {
         let mut made_again = HashMap::new();
         for (index, prelude) in job.prelude.iter_mut().enumerate() {
             prelude.task.output = workplace.folder().join(format!("prelude-{index}"));
@@ -121,18 +136,16 @@ impl<'a> Performer<'a> {
         job.task.resources.memory_bytes = grant.memory_bytes;
         job.task.resources.device.clone_from(job.device.as_ref().unwrap_or(&self.device));
         match job.runner() {
-            Runner::Native => self.native.run(job.stage, &job.task, self.cancel, event),
-            Runner::Torch => self.workers.run(&job.task, &grant.gpus, self.cancel, event),
+            Runner::Native => self.native.run(job.stage, &job.task, self.cancel, event).map(|outcome| (outcome, None)),
+            Runner::Torch => {
+                let ran = self.workers.run(&job.task, &grant.gpus, self.cancel, event);
+                ran.map(|(outcome, usage)| (outcome, Some(usage)))
+            }
         }
     }
 
     /// Hashes and stages what a job has made; nothing has its final name yet.
-    fn fill(
-        &self,
-        job: &Job,
-        outcome: &Outcome,
-        start: Instant,
-    ) -> Result<(Batch<'a>, HashMap<Digest, PathBuf>), ErrorReport> {
+    fn fill(&self, job: &Job, outcome: &Outcome) -> Result<Filled<'a>, ErrorReport> {
         let batch = self.store.batch();
         let mut kept = HashMap::new();
         let mut entry = |file: &OutputFile| -> Result<FileEntry, ErrorReport> {
@@ -176,23 +189,20 @@ impl<'a> Performer<'a> {
         }
         let mut manifest = Manifest::new(job.record.to_value(), outputs);
         manifest.stored = job.store;
-        manifest.stats =
-            json!({ "wall_seconds": start.elapsed().as_secs_f64(), "threads": job.task.resources.threads });
         manifest.producer = json!({ "nnflow": env!("CARGO_PKG_VERSION"), "node": job.task.node });
-        batch.add_manifest(manifest);
-        Ok((batch, kept))
+        Ok(Filled { batch, manifest, kept })
     }
 
     /// Puts into the store what several jobs have made.
     pub fn publish(&self, group: Vec<Made<'a>>) -> Vec<(Job, Result<Performed<'a>, ErrorReport>)> {
         let mut batches = Vec::new();
         let mut rest = Vec::new();
-        for Made { job, workplace, batch, kept, wall_seconds } in group {
+        for Made { job, workplace, batch, kept, usage } in group {
             batches.push(batch);
-            rest.push((job, workplace, kept, wall_seconds));
+            rest.push((job, workplace, kept, usage));
         }
         let ends = self.store.commit_together(batches).into_iter().zip(rest);
-        let settle = |(end, (job, workplace, paths, wall_seconds)): (Result<Vec<Published>, _>, (Job, _, _, _))| {
+        let settle = |(end, (job, workplace, paths, usage)): (Result<Vec<Published>, _>, (Job, _, _, _))| {
             let performed = || {
                 let manifest = end.map_err(|error| storage(&error))?.pop().map(|published| published.manifest);
                 let manifest = manifest.ok_or_else(|| {
@@ -202,7 +212,7 @@ impl<'a> Performer<'a> {
                     true => self.remove(workplace, &job.key).map(|()| None)?,
                     false => Some(Transient { paths, workplace }),
                 };
-                Ok(Performed { manifest, transient, wall_seconds })
+                Ok(Performed { manifest, transient, usage })
             };
             let performed = performed();
             (job, performed)

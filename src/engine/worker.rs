@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, unbounded};
 use nnflow_stage::{ErrorKind, ErrorReport, Outcome, Reply, Request, StageError, StageEvent, Task, WORKER_PROTOCOL};
 
+use super::usage::{Usage, Watched};
+
 /// How often a wait looks whether the run is to stop.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
@@ -47,7 +49,7 @@ impl WorkerPool {
         Self { program, idle: Mutex::new(Vec::new()) }
     }
 
-    /// Runs a task in a worker that sees only the given GPUs.
+    /// Runs a task in a worker that sees only the given GPUs; tells what it took as well.
     ///
     /// `cancel` asks the task to leave a checkpoint and stop; `event` hears what it tells and `log` the worker's error
     /// output, line by line.
@@ -60,13 +62,15 @@ impl WorkerPool {
         gpus: &[usize],
         cancel: &AtomicBool,
         event: &mut dyn FnMut(StageEvent),
-    ) -> Result<Outcome, ErrorReport> {
+    ) -> Result<(Outcome, Usage), ErrorReport> {
         let mut worker = self.take(gpus, cancel)?;
+        let watched = Watched::begin(worker.child.id());
         let result = worker.serve(task, cancel, event);
         match result {
             Ok(outcome) => {
+                let usage = watched.usage();
                 self.idle().push(worker);
-                Ok(outcome)
+                Ok((outcome, usage))
             }
             // A stage that reports an error has left the worker in order; but libtorch may hold memory that failed.
             Err(Ended::Reported(report)) if report.kind == ErrorKind::Input => {

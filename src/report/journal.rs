@@ -3,17 +3,23 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::time::{Duration, Instant};
 
+use super::run_folder::RunFolder;
 use crate::cli::complain;
 use crate::engine::events::{Listener, RunEvent};
 
-/// Writes a run's events to `events.jsonl` and what nodes say to `logs/NODE.log`.
+/// How long progress may be late for whoever reads the events meanwhile.
+const FLUSH_PROGRESS_EVERY: Duration = Duration::from_secs(1);
+
+/// Writes a run's events as they come, and what nodes say to a log for each.
 #[derive(Debug)]
 pub struct Journal {
     events: BufWriter<File>,
-    logs: Option<PathBuf>,
+    run: Option<RunFolder>,
     open: HashMap<String, File>,
+    last_flush: Instant,
     broken: bool,
 }
 
@@ -22,11 +28,8 @@ impl Journal {
     ///
     /// # Errors
     /// If the files cannot be made.
-    pub fn create(folder: &Path) -> std::io::Result<Self> {
-        let logs = folder.join("logs");
-        fs_err::create_dir_all(&logs)?;
-        let events = BufWriter::new(File::create(folder.join("events.jsonl"))?);
-        Ok(Self { events, logs: Some(logs), open: HashMap::new(), broken: false })
+    pub fn create(run: RunFolder) -> std::io::Result<Self> {
+        Ok(Self { run: Some(run.clone()), ..Self::events_to(&run.events_path())? })
     }
 
     /// A journal that only writes events, to a file that the user named.
@@ -35,19 +38,23 @@ impl Journal {
     /// If the file cannot be made.
     pub fn events_to(path: &Path) -> std::io::Result<Self> {
         let events = BufWriter::new(fs_err::File::create(path)?.into_parts().0);
-        Ok(Self { events, logs: None, open: HashMap::new(), broken: false })
+        Ok(Self { events, run: None, open: HashMap::new(), last_flush: Instant::now(), broken: false })
     }
 
     fn write(&mut self, event: &RunEvent) -> std::io::Result<()> {
-        if let (RunEvent::Log { node, case, line }, Some(logs)) = (event, &self.logs) {
+        if let (RunEvent::Log { node, case, line }, Some(run)) = (event, &self.run) {
             let prefix = case.as_ref().map_or_else(String::new, |case| format!("{case}: "));
-            let path = logs.join(format!("{node}.log"));
+            let path = run.log_of(node);
             writeln!(self.log_of(node, &path)?, "{prefix}{line}")?;
         }
         serde_json::to_writer(&mut self.events, event)?;
         self.events.write_all(b"\n")?;
-        // Progress comes often and is worth little afterwards; all else is there for `status` at once.
-        if matches!(event, RunEvent::UnitProgress { .. }) { Ok(()) } else { self.events.flush() }
+        // Progress comes often; all else is there at once for whoever watches.
+        if matches!(event, RunEvent::UnitProgress { .. }) && self.last_flush.elapsed() < FLUSH_PROGRESS_EVERY {
+            return Ok(());
+        }
+        self.last_flush = Instant::now();
+        self.events.flush()
     }
 
     fn log_of(&mut self, node: &str, path: &Path) -> std::io::Result<&mut File> {
@@ -72,6 +79,8 @@ impl Listener for Journal {
 
 #[cfg(test)]
 mod tests {
+    use nnflow_cache::Store;
+
     use super::*;
 
     fn say(line: &str) -> RunEvent {
@@ -81,12 +90,13 @@ mod tests {
     #[test]
     fn what_a_node_says_is_in_its_log() {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
-        let mut journal = Journal::create(folder.path()).expect("a journal can be made");
+        let store = Store::open(folder.path()).expect("a store can be made");
+        let run = RunFolder::begin(&store, "spleen").expect("a run can begin");
+        let mut journal = Journal::create(run.clone()).expect("a journal can be made");
         journal.hear(&say("one"));
         journal.hear(&RunEvent::Log { node: "crop".to_owned(), case: Some("a".to_owned()), line: "two".to_owned() });
-        let read =
-            |name: &str| fs_err::read_to_string(folder.path().join("logs").join(name)).expect("the log is there");
-        assert_eq!((read("train[2d,0].log").as_str(), read("crop.log").as_str()), ("one\n", "a: two\n"));
+        let read = |name: &str| fs_err::read_to_string(run.log_of(name)).expect("the log is there");
+        assert_eq!((read("train[2d,0]").as_str(), read("crop").as_str()), ("one\n", "a: two\n"));
     }
 
     #[test]

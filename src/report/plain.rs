@@ -7,6 +7,7 @@ use super::failure::render_failure;
 use super::text::{duration, size};
 use crate::engine::drive::Failure;
 use crate::engine::events::{Listener, NodeEnd, RunEvent};
+use crate::engine::usage::Usage;
 
 /// The shortest time between two lines about the progress of one node, in seconds.
 const PROGRESS_EVERY: f64 = 10.0;
@@ -54,8 +55,22 @@ impl<W: Write + Send> Listener for Plain<W> {
     }
 }
 
+/// Shorter work than this, in seconds, is not worth more than its time.
+const LONG: f64 = 1.0;
+
+/// What a node took: `0.4 s`, or `12 s, 1.9 processors, 2.5 GiB`.
+fn taken(usage: &Usage) -> String {
+    let mut words = vec![duration(usage.wall_seconds)];
+    if usage.wall_seconds >= LONG {
+        words.extend(usage.cpu_seconds.map(|cpu| format!("{:.1} processors", cpu / usage.wall_seconds)));
+        words.extend(usage.peak_memory_bytes.map(size));
+        words.extend(usage.gpu_peak_memory_bytes.map(|bytes| format!("{} of the GPU", size(bytes))));
+    }
+    words.join(", ")
+}
+
 /// The line that an event is worth, on a terminal or elsewhere.
-pub(super) fn line_of(event: &RunEvent) -> Option<String> {
+pub(crate) fn line_of(event: &RunEvent) -> Option<String> {
     match event {
         RunEvent::Started { summary, .. } => Some(summary.clone()),
         RunEvent::Warning { message } => Some(format!("warning: {message}")),
@@ -73,7 +88,7 @@ pub(super) fn line_of(event: &RunEvent) -> Option<String> {
                 if tally.total > 1 { format!("  {} units, {} found", tally.total, tally.found) } else { String::new() };
             Some(match end {
                 NodeEnd::Fresh => format!("  fresh  {node}"),
-                NodeEnd::Done { wall_seconds } => format!("  done   {node}{cases}  {}", duration(*wall_seconds)),
+                NodeEnd::Done { usage } => format!("  done   {node}{cases}  {}", taken(usage)),
                 NodeEnd::Skipped { reason } => format!("  skip   {node}: {reason}"),
                 NodeEnd::Failed => format!("  failed {node}: {} of {} units", tally.lost, tally.total),
                 NodeEnd::Blocked { reason } => format!("  not run {node}: {reason}"),
@@ -115,12 +130,22 @@ mod tests {
         line_of(&RunEvent::NodeEnded { node: "crop".to_owned(), end, tally }).unwrap_or_default()
     }
 
+    fn done(wall_seconds: f64) -> NodeEnd {
+        let usage = Usage { cpu_seconds: Some(3.0), peak_memory_bytes: Some(5 << 29), ..Usage::default() };
+        NodeEnd::Done { usage: Usage { wall_seconds, ..usage } }
+    }
+
+    #[test]
+    fn of_long_work_it_is_told_what_it_took() {
+        assert_eq!(ended(done(2.0), 1), "  done   crop  2.0 s, 1.5 processors, 2.5 GiB");
+    }
+
     #[test]
     fn every_end_of_a_node_has_a_word() {
         let reason = || "why".to_owned();
         assert_eq!(ended(NodeEnd::Fresh, 4), "  fresh  crop");
-        assert_eq!(ended(NodeEnd::Done { wall_seconds: 2.0 }, 1), "  done   crop  2.0 s");
-        assert_eq!(ended(NodeEnd::Done { wall_seconds: 2.0 }, 4), "  done   crop  4 units, 1 found  2.0 s");
+        assert_eq!(ended(done(0.4), 1), "  done   crop  0.4 s");
+        assert_eq!(ended(done(0.4), 4), "  done   crop  4 units, 1 found  0.4 s");
         assert_eq!(ended(NodeEnd::Skipped { reason: reason() }, 0), "  skip   crop: why");
         assert_eq!(ended(NodeEnd::Failed, 4), "  failed crop: 2 of 4 units");
         assert_eq!(ended(NodeEnd::Blocked { reason: reason() }, 0), "  not run crop: why");

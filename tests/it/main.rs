@@ -21,4 +21,5 @@ mod slurm;
 mod slurm_states;
 mod support;
 mod tidy;
+mod watching;
 mod worker;

@@ -15,6 +15,7 @@ use super::verdict::{Facts, Verdict};
 use super::{Slurm, submit};
 use crate::engine::elsewhere::{Order, Returned, Told};
 use crate::engine::perform::storage;
+use crate::engine::usage::Usage;
 
 /// How many looks in a row a job may be out of sight, or have ended without a report, before that is believed: files on
 /// a network may be late, and so may the controller.
@@ -340,7 +341,7 @@ impl<'w> Watch<'w> {
         for place in places {
             match job.folder.report(number, place) {
                 Ok(Some(report)) => match report.end {
-                    ReportedEnd::Done => self.take_done(element, place, Some(report.wall_seconds)),
+                    ReportedEnd::Done => self.take_done(element, place),
                     ReportedEnd::Failed(report) => {
                         element.failed = true;
                         let order = element.open.remove(&place);
@@ -354,11 +355,14 @@ impl<'w> Watch<'w> {
     }
 
     /// Takes a unit's result from the store; one that is not there yet is waited for.
-    fn take_done(&self, element: &mut WatchedElement, place: usize, wall_seconds: Option<f64>) {
+    fn take_done(&self, element: &mut WatchedElement, place: usize) {
         let Some(order) = element.open.remove(&place) else { return };
         match self.slurm.store.lookup(&order.job.key) {
             Ok(lookup) => match lookup.hit() {
-                Some(manifest) => self.end(order, Ok((manifest, wall_seconds.unwrap_or_default()))),
+                Some(manifest) => {
+                    let usage = Usage::from_stats(&manifest.stats);
+                    self.end(order, Ok((manifest, usage)));
+                }
                 None => drop(element.open.insert(place, order)),
             },
             Err(error) => self.end(order, Err(storage(&error))),
@@ -382,7 +386,7 @@ impl<'w> Watch<'w> {
             return Vec::new();
         }
         let places: Vec<usize> = element.open.keys().copied().collect();
-        places.into_iter().for_each(|place| self.take_done(element, place, None));
+        places.into_iter().for_each(|place| self.take_done(element, place));
         if element.open.is_empty() {
             return Vec::new();
         }
@@ -444,7 +448,7 @@ impl<'w> Watch<'w> {
         self.end(order, Err(report));
     }
 
-    fn end(&self, order: Order, result: Result<(nnflow_cache::Manifest, f64), ErrorReport>) {
+    fn end(&self, order: Order, result: Result<(nnflow_cache::Manifest, Usage), ErrorReport>) {
         (self.tell)(Told::Ended(Box::new(Returned { job: order.job, result })));
     }
 

@@ -18,6 +18,7 @@ use crate::engine::native::Native;
 use crate::engine::perform::{Performer, storage};
 use crate::engine::schedule::Grant;
 use crate::engine::state::UnitId;
+use crate::engine::usage::Meter;
 use crate::engine::worker::WorkerPool;
 
 /// Progress comes often, and each line goes over the network.
@@ -121,8 +122,15 @@ pub fn run_units(
     let workers = WorkerPool::new(job.worker.clone());
     let device = job.device.clone();
     // The driver shares what its jobs have published.
-    let performer =
-        Performer { store: &store, native: &native, workers: &workers, cancel: &signs.stop, device, shared: None };
+    let performer = Performer {
+        store: &store,
+        shared: None,
+        native: &native,
+        workers: &workers,
+        meter: Meter::default(),
+        cancel: &signs.stop,
+        device,
+    };
     let telling = folder.tell(element)?;
     let progressing = Progressing::after(folder.progress(element)?);
     let mut attempt = Attempt { folder, element, telling, progressing, last_progress: None, is_mute: false };
