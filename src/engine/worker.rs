@@ -25,6 +25,14 @@ const LAST_BREATH: Duration = Duration::from_secs(5);
 /// How many of the last lines of a worker's error output are told when it dies.
 const LAST_LINES: usize = 20;
 
+/// How the C library's allocator shall keep memory, where the user does not say otherwise. Networks ask for the same large blocks
+/// again and again; by default each comes from the system anew, page by page (measured: 8 % of a prediction on a CPU).
+const ALLOCATOR: [(&str, &str); 3] = [
+    ("MALLOC_MMAP_THRESHOLD_", "33554432"),
+    ("MALLOC_TRIM_THRESHOLD_", "4294967296"),
+    ("MALLOC_TOP_PAD_", "67108864"),
+];
+
 /// The workers of a run: those that are idle, and how to start one.
 #[derive(Debug)]
 pub struct WorkerPool {
@@ -114,6 +122,7 @@ impl Worker {
         command.arg("worker").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // A group of its own keeps the terminal's Ctrl-C from killing the worker before it has left its checkpoint.
         command.process_group(0);
+        command.envs(ALLOCATOR.into_iter().filter(|(name, _)| std::env::var_os(name).is_none()));
         if !gpus.is_empty() {
             let allowed = std::env::var("CUDA_VISIBLE_DEVICES").ok();
             command.env("CUDA_VISIBLE_DEVICES", visible_devices(gpus, allowed.as_deref()));
