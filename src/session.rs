@@ -18,6 +18,7 @@ use self::model::{axis_values, description_of};
 pub use self::model::{bundle_folder, model_listing, prediction_recipe};
 use crate::diagnostic::Diagnostics;
 use crate::engine::history::History;
+use crate::engine::perform::storage;
 use crate::engine::sources::Sources;
 use crate::engine::state::{Forced, Start, State};
 use crate::recipes::RECIPES;
@@ -141,7 +142,7 @@ impl Session {
     /// If a folder or file cannot be read.
     pub fn sources(&self) -> Result<Sources, ErrorReport> {
         let mut found = Sources::default();
-        let digests = self.store.stat_cache().map_err(|error| unreadable(&error))?;
+        let digests = self.store.stat_cache().map_err(|error| storage(&error))?;
         let model = self.workflow.model.as_ref().map(|model| model_listing(&model.path)).transpose()?;
         if let Some(dataset) = &self.workflow.dataset {
             let folder = self.dataset_folder(&dataset.source)?;
@@ -155,7 +156,10 @@ impl Session {
         if let Some(model) = model {
             found.add("model", model, &digests)?;
         }
-        digests.save().map_err(|error| unreadable(&error))?;
+        if let Err(error) = digests.save() {
+            // A store that can only be read still gives what it has; the sources are hashed again the next time.
+            found.warnings.push(format!("the digests of the source files are not remembered: {error}"));
+        }
         Ok(found)
     }
 
@@ -215,11 +219,6 @@ impl Session {
         state.settle();
         Ok(state)
     }
-}
-
-fn unreadable(error: &nnflow_cache::StoreError) -> ErrorReport {
-    let hint = error.hint().map(|hint| hint.to_string());
-    ErrorReport { hint, ..ErrorReport::new(ErrorKind::Storage, error.to_string()) }
 }
 
 fn load_options(options: &OpenOptions) -> LoadOptions<'static> {

@@ -139,6 +139,7 @@ impl Store {
             self.step(PublishStep::PlaceObject, &path)?;
             commit.unflushed.extend(leaf_folders(&path)?);
             staged.place(&path)?;
+            self.has_seen(digest);
         }
         Ok(())
     }

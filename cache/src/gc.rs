@@ -2,7 +2,7 @@
 //!
 //! Manifests are the roots. They are kept newest use first until the limits are reached; objects that no kept
 //! manifest names are swept. Nothing waits for a collection, so each removal looks twice: a file that was
-//! marked as used between the decision and the removal is put back.
+//! marked as used, or claimed, between the decision and the removal is put back.
 
 use std::collections::HashSet;
 use std::fs;
@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use rayon::prelude::*;
 
+use crate::claim::Claimed;
 use crate::digest::Digest;
 use crate::error::{IoContext, StoreError, if_present};
 use crate::key::Key;
@@ -96,6 +97,8 @@ struct Collection<'store> {
     store: &'store Store,
     options: &'store GcOptions,
     now: SystemTime,
+    /// What living processes use.
+    claimed: Claimed,
     report: GcReport,
 }
 
@@ -113,7 +116,9 @@ impl Store {
             true => SystemTime::now(),
             false => self.staging()?.file_system_now()?,
         };
-        let mut collection = Collection { store: self, options, now, report: GcReport::default() };
+        let mut claimed = Claimed::default();
+        claimed.refresh(self, FOREIGN_PATIENCE)?;
+        let mut collection = Collection { store: self, options, now, claimed, report: GcReport::default() };
         let protected = collection.sweep_leases()?;
         let kept = collection.sweep_manifests(&protected)?;
         collection.sweep_objects(&kept)?;
@@ -159,7 +164,10 @@ impl Collection<'_> {
 
     /// Drops the manifests that go beyond the limits; returns the objects that the others name.
     fn sweep_manifests(&mut self, protected: &HashSet<Key>) -> Result<HashSet<Digest>, StoreError> {
-        let pinned = |leaf: &Leaf| leaf.digest.is_some_and(|digest| protected.contains(&Key::from_digest(digest)));
+        let pinned = |leaf: &Leaf| {
+            let key = leaf.digest.map(Key::from_digest);
+            key.is_some_and(|key| protected.contains(&key) || self.claimed.contains(&key))
+        };
         let mut roots = self.store.gc_roots(|leaf| pinned(leaf) || self.is_young(leaf.modified))?;
         // Protected ones first, so that they count before anything else is kept; then the newest use first.
         roots.sort_by(|a, b| {
@@ -169,7 +177,7 @@ impl Collection<'_> {
         let mut kept = HashSet::new();
         for root in roots {
             let added: u64 = unique_bytes(&root.objects, &kept);
-            if self.keeps(&root, added) || !self.remove_if_unused(&root.leaf)? {
+            if self.keeps(&root, added) || !self.remove_if_unused(&root.leaf, root.key)? {
                 self.report.kept_manifests += 1;
                 self.report.kept_bytes += added;
                 kept.extend(root.objects.iter().map(|(digest, _)| *digest));
@@ -190,7 +198,8 @@ impl Collection<'_> {
         for leaf in leaves(&self.store.objects_folder(), "")? {
             // A file that is no object was put there by someone; it is not this program's to remove.
             let unneeded = leaf.digest.is_some_and(|digest| !kept.contains(&digest));
-            if unneeded && !self.is_young(leaf.modified) && self.remove_if_unused(&leaf)? {
+            let is_young = self.is_young(leaf.modified) || self.claimed.covers(leaf.modified);
+            if unneeded && !is_young && self.remove_if_unused(&leaf, None)? {
                 self.report.dropped_objects += 1;
                 self.report.dropped_bytes += leaf.bytes;
             }
@@ -260,12 +269,23 @@ impl Collection<'_> {
         self.now.duration_since(modified).unwrap_or_default()
     }
 
-    /// Removes a file unless it was used since it was listed; `true` also where a dry run would remove it.
-    fn remove_if_unused(&self, leaf: &Leaf) -> Result<bool, StoreError> {
+    /// Removes a file unless it was used since it was listed, or is the manifest of a key that was claimed since then; `true`
+    /// also where a dry run would remove it.
+    fn remove_if_unused(&mut self, leaf: &Leaf, key: Option<Key>) -> Result<bool, StoreError> {
         if self.options.dry_run {
             return Ok(true);
         }
-        self.store.staging()?.displace(&leaf.path, |aside| Ok(fs::metadata(aside)?.modified()? == leaf.modified))
+        let is_unused = |path: &Path| -> std::io::Result<bool> { Ok(fs::metadata(path)?.modified()? == leaf.modified) };
+        // Whoever needs the file would miss it while it is aside.
+        if matches!(if_present(is_unused(&leaf.path)).at("look at", &leaf.path)?, Some(false)) {
+            return Ok(false);
+        }
+        let (store, claimed) = (self.store, &mut self.claimed);
+        store.staging()?.displace(&leaf.path, |aside| {
+            let Some(key) = key else { return is_unused(aside) };
+            claimed.refresh(store, FOREIGN_PATIENCE).map_err(std::io::Error::other)?;
+            Ok(is_unused(aside)? && !claimed.contains(&key))
+        })
     }
 }
 

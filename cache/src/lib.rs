@@ -17,7 +17,7 @@
 //!   history/<workflow>/<node>.json   the last key and record of a node, for explanations
 //!   leases/<key>.json             who is working on a key; an efficiency, never a lock
 //!   index/stat-cache              digests of source files by (device, inode, size, mtime, ctime)
-//!   tmp/<process>/                staging and scratch, one folder for each process
+//!   tmp/<process>/                staging, scratch and claims, one folder for each process
 //! ```
 //!
 //! # What holds at every instant
@@ -31,12 +31,15 @@
 //! 3. A manifest that cannot be trusted (damaged, misplaced, or naming an object that is missing or has
 //!    another size) is a miss with a [`MissReason`], never an error and never a hit, and the next
 //!    publisher replaces it.
-//! 4. [`Store::verify`] re-reads every byte, because points 1 to 3 cannot see a flipped bit.
+//! 4. [`Store::verify`] re-reads every byte, because points 1 to 3 cannot see a flipped bit; and [`Store::check_sound`]
+//!    those of the objects that somebody is about to read.
+//! 5. A collection takes nothing that a living process has claimed ([`Store::claim_what_is_used`]).
 
 #![cfg_attr(test, expect(clippy::unwrap_used, reason = "a test that cannot go on fails by panicking"))]
 
 mod batch;
 mod canonical;
+mod claim;
 mod commit;
 mod digest;
 mod durable;

@@ -90,6 +90,8 @@ impl Store {
     /// # Errors
     /// [`StoreError::Io`] only if the file system refuses to say.
     pub fn lookup(&self, key: &Key) -> Result<Lookup, StoreError> {
+        // Before the look, so that no collection can take what is found: see `claim`.
+        self.claim(key);
         let path = self.manifest_path(key);
         let Some(mut file) = if_present(File::open(&path)).at("open", &path)? else {
             return Ok(Lookup::Miss(MissReason::Absent));

@@ -1,8 +1,12 @@
 //! Objects: files named by the digest of their bytes.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::path::Path;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::SystemTime;
+
+use rayon::prelude::*;
 
 use crate::digest::{Digest, hash_file};
 use crate::error::{IoContext, StoreError, if_present};
@@ -60,6 +64,34 @@ impl Store {
             return Err(StoreError::WrongObject { digest: *digest, found });
         }
         Ok(())
+    }
+
+    /// Checks that objects have the bytes that their digests promise, each once: what this process has written itself, or
+    /// has checked before, is not read again.
+    ///
+    /// # Errors
+    /// As [`Store::verify_object`], for the first one that is wrong.
+    pub fn check_sound(&self, digests: &[Digest]) -> Result<(), StoreError> {
+        let unseen: Vec<Digest> = {
+            let sound = self.sound();
+            digests.iter().filter(|digest| !sound.contains(*digest)).copied().collect()
+        };
+        let checked: Vec<Result<(), StoreError>> = unseen.par_iter().map(|digest| self.verify_object(digest)).collect();
+        for (digest, checked) in unseen.iter().zip(checked) {
+            checked?;
+            self.has_seen(*digest);
+        }
+        Ok(())
+    }
+
+    /// Remembers that this process has seen every byte of an object.
+    pub(crate) fn has_seen(&self, digest: Digest) {
+        self.sound().insert(digest);
+    }
+
+    fn sound(&self) -> MutexGuard<'_, HashSet<Digest>> {
+        // A thread that panicked while it held the lock had inserted its digest or had not.
+        self.sound.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Gives an object a name outside the store, without a copy where the file system allows it.

@@ -70,6 +70,11 @@ impl Staging {
         self.next_path("scratch-")
     }
 
+    /// A file or folder in the folder that has a name of its own.
+    pub(crate) fn path_of(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
     pub(crate) fn scratch_pool(&self) -> MutexGuard<'_, Option<Vec<PathBuf>>> {
         // A thread that panicked while it held the lock had taken its folder or had not.
         self.scratch.lock().unwrap_or_else(PoisonError::into_inner)

@@ -1,12 +1,14 @@
 //! A store: its folder, its layout and its format.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 
+use crate::claim::Claims;
 use crate::digest::Digest;
 use crate::durable::{sync_files, sync_folders};
 use crate::error::{IoContext, StoreError, if_present};
@@ -33,6 +35,10 @@ pub struct Store {
     root: PathBuf,
     writable: bool,
     staging: OnceLock<Staging>,
+    /// What this process has claimed, if it claims what it uses.
+    pub(crate) claims: OnceLock<Claims>,
+    /// Objects of which this process has seen every byte.
+    pub(crate) sound: Mutex<HashSet<Digest>>,
     hook: Option<FaultHook>,
 }
 
@@ -152,7 +158,14 @@ impl Store {
 
     fn at(root: &Path, writable: bool) -> Result<Self, StoreError> {
         let root = std::path::absolute(root).at("resolve", root)?;
-        Ok(Self { root, writable, staging: OnceLock::new(), hook: None })
+        Ok(Self {
+            root,
+            writable,
+            staging: OnceLock::new(),
+            claims: OnceLock::new(),
+            sound: Mutex::default(),
+            hook: None,
+        })
     }
 
     /// `None` if the folder has no version, an error if it has another one.
@@ -167,13 +180,13 @@ impl Store {
         Err(StoreError::Version { root: self.root.clone(), found })
     }
 
-    /// A store that was never finished holds nothing but the store's own folders; whatever else is in the
-    /// folder belongs to someone who did not mean to put a store there.
+    /// A store that was never finished holds nothing but the store's own folders, unless another process is finishing it in
+    /// this moment; whatever else is in the folder belongs to someone who did not mean to put a store there.
     fn refuse_foreign_folder(&self) -> Result<(), StoreError> {
         let Some(entries) = if_present(fs::read_dir(&self.root)).at("list", &self.root)? else { return Ok(()) };
         let names = entries.map(|entry| entry.map(|entry| entry.file_name()));
         let names: Vec<OsString> = names.collect::<io::Result<_>>().at("list", &self.root)?;
-        let own = [&FOLDERS[..], &[CACHE_TAG_FILE, IGNORE_FILE]].concat();
+        let own = [&FOLDERS[..], &[CACHE_TAG_FILE, IGNORE_FILE, VERSION_FILE]].concat();
         match names.into_iter().find(|name| own.iter().all(|own| name != own)) {
             Some(name) => {
                 let entry = Some(name.to_string_lossy().into_owned());
@@ -258,6 +271,16 @@ mod tests {
         fs::create_dir_all(folder.path().join("objects")).unwrap();
         Store::open(folder.path()).unwrap();
         assert!(folder.path().join("manifests").is_dir() && folder.path().join("VERSION").is_file());
+    }
+
+    #[test]
+    fn a_store_that_another_process_finishes_meanwhile_is_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        // What `open` does where it found no version a moment ago.
+        store.refuse_foreign_folder().unwrap();
+        store.create_files().unwrap();
+        assert_eq!(store.read_version().unwrap(), Some(()));
     }
 
     #[test]

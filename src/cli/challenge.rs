@@ -37,6 +37,7 @@ pub(crate) fn challenge(arguments: &ChallengeArguments) -> Result<Exit, Failed> 
     let path = target::workflow_path(arguments.workflow.as_deref())?;
     let session = Session::open(&path, &arguments.opening.options())?;
     let nodes = target::nodes(&session.graph, &arguments.node)?;
+    session.store.claim_what_is_used()?;
     let published = published(&session, &nodes)?;
     let folder = tempfile::Builder::new().prefix("challenge-").tempdir_in(session.store.root())?;
     let scratch = Store::open(folder.path())?;
@@ -173,4 +174,130 @@ fn content_difference(sides: &Sides<'_>, old: &FileEntry, new: &FileEntry) -> St
     }
     let first = old.iter().zip(&new).position(|(old, new)| old != new).unwrap_or(old.len().min(new.len()));
     format!(" from byte {first} on ({} and {} bytes)", old.len(), new.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Both times, each in a store of its own, with what is not the same in them.
+    struct Times {
+        folder: tempfile::TempDir,
+    }
+
+    impl Times {
+        fn new() -> Self {
+            Self { folder: tempfile::tempdir().expect("a temporary folder can be made") }
+        }
+
+        /// The first difference between what was made the first and the second time.
+        fn difference(&self, old: impl Fn(&Store) -> Ports, new: impl Fn(&Store) -> Ports) -> Option<String> {
+            let [old, new]: [(Store, Manifest); 2] =
+                [("old", &old as &dyn Fn(&Store) -> Ports), ("new", &new)].map(|(name, ports)| {
+                    let store = Store::open(self.folder.path().join(name)).expect("a store can be made");
+                    let manifest = Manifest::new(json!("work"), ports(&store));
+                    (store, manifest)
+                });
+            difference(&Sides { old: (&old.0, &old.1), new: (&new.0, &new.1) })
+        }
+    }
+
+    type Ports = BTreeMap<String, PortValue>;
+
+    fn file(store: &Store, name: &str, text: &str) -> FileEntry {
+        let (digest, bytes) = store.put_bytes(text.as_bytes()).expect("bytes can be stored");
+        FileEntry { name: name.to_owned(), digest, bytes, incidental: name.ends_with(".log") }
+    }
+
+    fn artifact(store: &Store, files: &[(&str, &str)]) -> Artifact {
+        Artifact::new(files.iter().map(|(name, text)| file(store, name, text)).collect()).expect("plain names")
+    }
+
+    /// The port `model` with these files.
+    fn model(files: &'static [(&str, &str)]) -> impl Fn(&Store) -> Ports {
+        move |store| BTreeMap::from([("model".to_owned(), PortValue::One(artifact(store, files)))])
+    }
+
+    /// The port `labels` with a file for each of these cases.
+    fn labels(cases: &'static [(&str, &str)]) -> impl Fn(&Store) -> Ports {
+        move |store| {
+            let cases = cases.iter().map(|(case, text)| ((*case).to_owned(), artifact(store, &[("labels", text)])));
+            BTreeMap::from([("labels".to_owned(), PortValue::Items(cases.collect()))])
+        }
+    }
+
+    #[test]
+    fn the_same_bytes_are_no_difference() {
+        let made = || model(&[("weights", "0123"), ("model.json", "{}")]);
+        assert_eq!(Times::new().difference(made(), made()), None);
+    }
+
+    #[test]
+    fn the_first_byte_that_differs_is_told() {
+        let found = Times::new().difference(model(&[("weights", "0123")]), model(&[("weights", "0193456")]));
+        assert_eq!(found.as_deref(), Some("`weights` of output `model` differs from byte 2 on (4 and 7 bytes)"));
+    }
+
+    #[test]
+    fn bytes_that_only_follow_are_told_by_where_they_begin() {
+        let found = Times::new().difference(model(&[("weights", "0123")]), model(&[("weights", "01234")]));
+        assert_eq!(found.as_deref(), Some("`weights` of output `model` differs from byte 4 on (4 and 5 bytes)"));
+    }
+
+    #[test]
+    fn documents_differ_in_a_value() {
+        let found = Times::new()
+            .difference(model(&[("model.json", r#"{"epochs":1}"#)]), model(&[("model.json", r#"{"epochs":2}"#)]));
+        assert_eq!(found.as_deref(), Some("`model.json` of output `model` differs: `epochs` changed (1 → 2)"));
+    }
+
+    #[test]
+    fn what_is_incidental_does_not_count() {
+        let found = Times::new().difference(
+            model(&[("weights", "0"), ("a.log", "1 s")]),
+            model(&[("weights", "0"), ("a.log", "2 s"), ("b.log", "")]),
+        );
+        assert_eq!(found, None);
+    }
+
+    #[test]
+    fn other_files_are_a_difference() {
+        let found = Times::new().difference(model(&[("weights", "0")]), model(&[("weights", "0"), ("more", "")]));
+        assert_eq!(found.as_deref(), Some("output `model` has other files"));
+    }
+
+    #[test]
+    fn other_cases_are_a_difference() {
+        let found = Times::new().difference(labels(&[("a", "0")]), labels(&[("b", "0")]));
+        assert_eq!(found.as_deref(), Some("output `labels` has other cases"));
+    }
+
+    #[test]
+    fn any_case_may_differ() {
+        let found = Times::new().difference(labels(&[("a", "0"), ("b", "1")]), labels(&[("a", "0"), ("b", "2")]));
+        assert!(found.is_some_and(|found| found.starts_with("`labels` of output `labels` differs")));
+    }
+
+    #[test]
+    fn an_output_that_is_made_once_is_a_difference_in_either_order() {
+        let (none, one) = (|_: &Store| Ports::new(), model(&[("weights", "0")]));
+        let expected = Some("output `model` is made only one of the two times");
+        assert_eq!(Times::new().difference(&none, &one).as_deref(), expected);
+        assert_eq!(Times::new().difference(&one, &none).as_deref(), expected);
+    }
+
+    #[test]
+    fn bytes_that_are_not_kept_differ_without_a_place() {
+        let times = Times::new();
+        let lost = |store: &Store| {
+            let ports = model(&[("weights", "0")])(store);
+            let digest = store.put_bytes(b"0").expect("bytes can be stored").0;
+            fs_err::remove_file(store.object_path(&digest)).expect("the object can be removed");
+            ports
+        };
+        let found = times.difference(lost, model(&[("weights", "1")]));
+        assert_eq!(found.as_deref(), Some("`weights` of output `model` differs"));
+    }
 }

@@ -8,6 +8,7 @@ use nnflow_cache::StoreError;
 use nnflow_shared::SharedError;
 use nnflow_stage::{ErrorKind, ErrorReport};
 
+use crate::engine::perform::storage;
 use crate::report::render_report;
 use crate::session::OpenError;
 
@@ -112,8 +113,7 @@ impl From<OpenError> for Failed {
 
 impl From<StoreError> for Failed {
     fn from(error: StoreError) -> Self {
-        let hint = error.hint().map(|hint| hint.to_string());
-        Self::Report(ErrorReport { hint, ..ErrorReport::new(ErrorKind::Storage, error.to_string()) })
+        Self::Report(storage(&error))
     }
 }
 

@@ -23,6 +23,7 @@ use crate::engine::elsewhere::Elsewhere;
 use crate::engine::events::{EVENTS_VERSION, Listener, Listeners, RunEvent};
 use crate::engine::fit;
 use crate::engine::gpus;
+use crate::engine::limits::WORKER_SILENCE;
 use crate::engine::native::Native;
 use crate::engine::perform::Performer;
 use crate::engine::schedule::Scheduler;
@@ -82,6 +83,8 @@ pub(crate) struct RunOptions {
     pub(crate) shares: bool,
     /// What is asked of Slurm, where it runs what has tensors.
     pub(crate) slurm: Option<SlurmWishes>,
+    /// Whether this is a job of a cluster, which has a time limit of its own.
+    pub(crate) is_job: bool,
     pub(crate) until: Vec<String>,
     pub(crate) force: Vec<String>,
     pub(crate) keep_going: bool,
@@ -101,6 +104,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<Exit, Failed> {
         machine: arguments.machine.clone(),
         shares: true,
         slurm: arguments.executor.wishes()?,
+        is_job: false,
         until: arguments.until.clone(),
         force: arguments.force.clone(),
         keep_going: arguments.keep_going,
@@ -167,7 +171,12 @@ pub(crate) fn run_heard(
     if let Some(shared) = state.shared.filter(|_| !options.quiet) {
         tell_of_large_fetches(shared);
     }
+    // A run that finds everything needs no claim, so that it can do without a store that can be written.
+    let claimed = session.store.claim_what_is_used();
     let ready = state.settle();
+    if !ready.is_empty() {
+        claimed?;
+    }
     let unfit = check_fit(session, &state, options)?;
     let obeyed = if options.locking == Locking::Obey { Some(Obeyed::of(session)?) } else { None };
     obeyed.iter().try_for_each(|lock| lock.check(&state))?;
@@ -187,6 +196,9 @@ pub(crate) fn run_heard(
         listeners.hear(&closing::exchanged(shared));
     }
     listeners.hear(&closing::ended(&state, &end));
+    if options.quiet {
+        end.failures.iter().for_each(|failure| complain(&render_failure(failure)));
+    }
     let mut checked = state.check_expectations(&session.workflow.expectations)?;
     // What a run that was stopped has not come to yet is not a number that falls short.
     checked.retain(|checked| checked.value.is_some() || !end.interrupted);
@@ -256,7 +268,8 @@ pub(crate) fn drive(
 ) -> Result<RunEnd, ErrorReport> {
     let capacity = options.machine.capacity(&session.workflow.settings);
     let native = Native::new(capacity.threads)?;
-    let workers = WorkerPool::new(worker_program());
+    let silence = session.workflow.settings.worker_silence.unwrap_or(WORKER_SILENCE);
+    let workers = WorkerPool::new(worker_program(), silence);
     let cancel = cancel_flag();
     let performer = Performer {
         store,
@@ -265,6 +278,7 @@ pub(crate) fn drive(
         workers: &workers,
         meter: Meter::default(),
         cancel: &cancel,
+        keeps_time: !options.is_job,
         device: options.machine.device(&session.workflow.settings),
     };
     let scheduler = Scheduler::new(capacity);

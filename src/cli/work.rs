@@ -99,6 +99,7 @@ impl Node<'_> {
         let session = Session::open(self.workflow, &options)?;
         let options = RunOptions {
             machine: MachineArguments::of_job(&self.job.request, &self.job.device),
+            is_job: true,
             until: vec![self.name.to_owned()],
             ..RunOptions::default()
         };

@@ -14,6 +14,7 @@ use nnflow_stage::{
 };
 use serde_json::Value;
 
+use super::limits::{Stop, WORKER_SILENCE};
 use super::native::Native;
 use super::schedule::Capacity;
 use super::worker::WorkerPool;
@@ -90,8 +91,10 @@ pub fn run_alone(alone: &Alone) -> Result<Vec<String>, ErrorReport> {
         }
     }
     fs_err::create_dir_all(&alone.output).map_err(|error| storage(&error))?;
-    let runners =
-        Runners { native: Native::new(alone.capacity.threads)?, workers: WorkerPool::new(alone.worker.clone()) };
+    let runners = Runners {
+        native: Native::new(alone.capacity.threads)?,
+        workers: WorkerPool::new(alone.worker.clone(), WORKER_SILENCE),
+    };
     let mut written = Vec::new();
     for phase in spec.phases {
         let made = run_phase(alone, phase, &given, &runners)?;
@@ -195,16 +198,17 @@ fn input_bytes(task: &Task) -> u64 {
 
 fn run_task(alone: &Alone, task: &Task, runners: &Runners) -> Result<Outcome, ErrorReport> {
     let never = AtomicBool::new(false);
+    let stop = Stop::when(&never);
     let mut event = |event: StageEvent| {
         if let StageEvent::Log { line } = event {
             crate::cli::complain(&line);
         }
     };
     match alone.stage.spec().runner {
-        Runner::Native => runners.native.run(alone.stage, task, &never, &mut event),
+        Runner::Native => runners.native.run(alone.stage, task, &stop, &mut event),
         Runner::Torch => {
             let gpus: Vec<usize> = (0..alone.capacity.gpus.min(1)).collect();
-            runners.workers.run(task, &gpus, &never, &mut event).map(|(outcome, _)| outcome)
+            runners.workers.run(task, &gpus, &stop, &mut event).map(|(outcome, _)| outcome)
         }
     }
 }

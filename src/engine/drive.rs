@@ -14,7 +14,7 @@ use super::elsewhere::{Elsewhere, Order, Returned, Told};
 use super::events::{Listener, NodeEnd, RunEvent, Tally};
 use super::fit;
 use super::job::Job;
-use super::perform::{Made, Performed, Performer, Transient};
+use super::perform::{Made, Performed, Performer, Transient, storage};
 use super::schedule::{Demand, Grant, Scheduler};
 use super::shared;
 use super::state::{ReadyUnit, State, Status, UnitId, UnitState};
@@ -22,6 +22,9 @@ use super::usage::Usage;
 
 /// How often the loop looks whether the run is to stop while nothing ends.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// How often the store is told that the run still uses what it has found.
+const RENEW_CLAIMS: Duration = Duration::from_secs(60);
 
 /// How often a unit is tried again that failed for lack of a resource.
 const RETRIES: u32 = 2;
@@ -150,6 +153,7 @@ pub struct Drive<'r, 'g> {
     log_ends: HashMap<NodeIndex, Vec<String>>,
     /// Where the keys go whose results shall be pushed.
     sharing: Option<Sender<Key>>,
+    claims_renewed: Instant,
     end: RunEnd,
 }
 
@@ -180,6 +184,7 @@ impl<'r, 'g> Drive<'r, 'g> {
             kept: HashMap::new(),
             log_ends: HashMap::new(),
             sharing: None,
+            claims_renewed: Instant::now(),
             end: RunEnd::default(),
         }
     }
@@ -232,6 +237,7 @@ impl<'r, 'g> Drive<'r, 'g> {
                     break;
                 }
                 self.take_messages(&receiver);
+                self.renew_claims();
             }
             drop(channels);
             self.sharing = None;
@@ -267,6 +273,16 @@ impl<'r, 'g> Drive<'r, 'g> {
         }
         if ended {
             self.settle();
+        }
+    }
+
+    fn renew_claims(&mut self) {
+        if self.claims_renewed.elapsed() < RENEW_CLAIMS {
+            return;
+        }
+        self.claims_renewed = Instant::now();
+        if let Err(error) = self.state.store.renew_claims() {
+            self.listener.hear(&RunEvent::Warning { message: storage(&error).message });
         }
     }
 

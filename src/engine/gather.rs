@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use nnflow_cache::{Digest, Key, derive_digest};
+use nnflow_cache::{Digest, Key, StoreError, derive_digest, hash_bytes};
 use nnflow_stage::{Axes, ErrorKind, ErrorReport, InputPort, OutputPort, PhaseKind, Read};
 use petgraph::graph::NodeIndex;
 use serde_json::Value;
 
+use super::perform::storage;
 use super::record::{ContentRecord, InputRecord, KEY_SCHEMA, KeyRecord};
 use super::state::{Held, NodeState, PhaseState, Port, Slot, State, Status, UnitId};
 use crate::workflow::{Facts, Node, Producer, Verdict};
@@ -422,6 +423,13 @@ impl State<'_> {
         }
         let path = self.locations.get(&file.digest).cloned().unwrap_or_else(|| self.store.object_path(&file.digest));
         let bytes = fs_err::read(&path).map_err(|error| invalid(error.to_string()))?;
+        let found = hash_bytes(&bytes);
+        if found != file.digest {
+            return Err(storage(&match self.locations.contains_key(&file.digest) {
+                true => StoreError::SourceChanged { path },
+                false => StoreError::WrongObject { digest: file.digest, found },
+            }));
+        }
         let document = nnflow_nnunet::read_json(&bytes)
             .map_err(|error| ErrorReport::new(ErrorKind::Input, format!("`{name}` is not valid JSON: {error}")))?;
         let document = Arc::new(document);

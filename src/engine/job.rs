@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use nnflow_cache::{Digest, Key};
 use nnflow_stage::{
@@ -27,6 +28,8 @@ pub struct Job {
     pub task: Task,
     /// The device that the workflow asks for, if it does.
     pub device: Option<String>,
+    /// How long it may take, if the workflow says so.
+    pub time: Option<Duration>,
     /// Whether the bytes of its results are kept in the store.
     pub store: bool,
     /// Units whose bytes were not kept and must be made again first, in order.
@@ -51,14 +54,19 @@ impl Job {
     /// The digests of all files that it reads.
     #[must_use]
     pub fn reads(&self) -> HashSet<Digest> {
-        let members = self.task.inputs.values().flatten();
-        let artifacts = members.flat_map(|member| match &member.value {
-            InputValue::One(artifact) => vec![artifact],
-            InputValue::Items(items) => items.values().collect(),
-            InputValue::Document(_) => Vec::new(),
-        });
-        artifacts.flat_map(|artifact| &artifact.files).filter_map(|file| file.digest.parse().ok()).collect()
+        files_of(&self.task).filter_map(|file| file.digest.parse().ok()).collect()
     }
+}
+
+/// The files that a task reads.
+pub(super) fn files_of(task: &Task) -> impl Iterator<Item = &FileRef> {
+    let values = task.inputs.values().flatten().map(|member| &member.value);
+    let artifacts = values.flat_map(|value| match value {
+        InputValue::One(artifact) => vec![artifact],
+        InputValue::Items(items) => items.values().collect(),
+        InputValue::Document(_) => Vec::new(),
+    });
+    artifacts.flat_map(|artifact| &artifact.files)
 }
 
 impl State<'_> {
@@ -73,7 +81,8 @@ impl State<'_> {
         let stage = self.stages[unit.id.node.index()];
         let node = self.graph.node(unit.id.node);
         let device = node.resources.device.map(|device| device.to_string());
-        Ok(Job { id: unit.id, key: unit.key, record: unit.record, stage, task, device, store: node.store, prelude })
+        let (time, store) = (node.resources.time, node.store);
+        Ok(Job { id: unit.id, key: unit.key, record: unit.record, stage, task, device, time, store, prelude })
     }
 
     /// The job of a unit that must run elsewhere: one that needs no bytes that lie in a folder of this process, and whose

@@ -175,6 +175,9 @@ impl LockedNode {
         if let (None, Some(reason), Some(_)) = (&now.skipped, &self.skipped, &now.key) {
             return Some(format!("it takes part; in the lock it is skipped: {reason}"));
         }
+        if let Some(port) = self.outputs.keys().find(|port| now.key.is_some() && !now.outputs.contains_key(*port)) {
+            return Some(format!("output `{port}` is not made"));
+        }
         let changed =
             now.outputs.iter().find(|(port, digest)| self.outputs.get(*port).is_some_and(|old| old != *digest));
         changed.map(|(port, digest)| {
@@ -327,6 +330,62 @@ mod tests {
         let now = LockedNode { outputs: BTreeMap::from([("model".to_owned(), "abcdefghij".to_owned())]), ..node() };
         let expected = "output `model` is another one (12345678 → abcdefgh)";
         assert_eq!(node().difference(&now).as_deref(), Some(expected));
+    }
+
+    #[test]
+    fn another_stage_or_version_is_a_difference() {
+        let other = LockedNode { stage: "train_fast".to_owned(), ..node() };
+        assert_eq!(node().difference(&other).as_deref(), Some("stage `train_fast` 1 instead of `train` 1"));
+        let newer = LockedNode { version: 2, ..node() };
+        assert_eq!(node().difference(&newer).as_deref(), Some("stage `train` 2 instead of `train` 1"));
+    }
+
+    #[test]
+    fn another_seed_is_a_difference() {
+        assert_eq!(node().difference(&LockedNode { seed: Some(8), ..node() }).as_deref(), Some("another seed"));
+    }
+
+    fn skipped(reason: &str) -> LockedNode {
+        let reason = Some(reason.to_owned());
+        LockedNode { skipped: reason, key: None, outputs: BTreeMap::new(), ..node() }
+    }
+
+    #[test]
+    fn a_node_that_no_longer_takes_part_is_a_difference() {
+        let now = skipped("`3d_lowres` is not planned");
+        assert_eq!(node().difference(&now).as_deref(), Some("it is skipped: `3d_lowres` is not planned"));
+    }
+
+    #[test]
+    fn a_node_that_is_skipped_for_another_reason_is_a_difference() {
+        let found = skipped("one").difference(&skipped("another"));
+        assert_eq!(found.as_deref(), Some("it is skipped: another"));
+    }
+
+    #[test]
+    fn a_node_that_is_skipped_as_before_is_none() {
+        assert_eq!(skipped("one").difference(&skipped("one")), None);
+    }
+
+    #[test]
+    fn a_node_that_takes_part_now_is_a_difference_once_it_has_run() {
+        let expected = "it takes part; in the lock it is skipped: one";
+        assert_eq!(skipped("one").difference(&node()).as_deref(), Some(expected));
+        let waiting = LockedNode { key: None, outputs: BTreeMap::new(), ..node() };
+        assert_eq!(skipped("one").difference(&waiting), None);
+    }
+
+    #[test]
+    fn an_output_that_the_lock_does_not_know_is_no_difference() {
+        let mut now = node();
+        now.outputs.insert("curve".to_owned(), "abcdefghij".to_owned());
+        assert_eq!(node().difference(&now), None);
+    }
+
+    #[test]
+    fn an_output_of_the_lock_that_is_not_made_is_a_difference_once_the_node_has_run() {
+        let now = LockedNode { outputs: BTreeMap::new(), ..node() };
+        assert_eq!(node().difference(&now).as_deref(), Some("output `model` is not made"));
     }
 
     #[test]

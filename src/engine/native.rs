@@ -2,10 +2,11 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use nnflow_stage::{Context, ErrorKind, ErrorReport, Host, Outcome, Stage, StageEvent, Task};
 use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use super::limits::Stop;
 
 /// Stages are deep in calls where a thread that waits takes up another's work.
 const STACK_BYTES: usize = 16 << 20;
@@ -42,13 +43,14 @@ impl Native {
         &self,
         stage: &'static dyn Stage,
         task: &Task,
-        cancel: &AtomicBool,
+        stop: &Stop<'_>,
         event: &mut (dyn FnMut(StageEvent) + Send),
     ) -> Result<Outcome, ErrorReport> {
-        let host = LocalHost { cancel, event: Mutex::new(event) };
+        let host = LocalHost { stop, event: Mutex::new(event) };
         let run = || {
             let mut context = Context::new(task, &host);
-            stage.run(&mut context).map(|()| context.into_outcome()).map_err(|error| error.report())
+            let ran = stage.run(&mut context).map(|()| context.into_outcome());
+            ran.map_err(|error| stop.explain(error.report()))
         };
         self.threads.install(|| catch_unwind(AssertUnwindSafe(run))).unwrap_or_else(|payload| {
             let text = payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref::<&str>().copied());
@@ -61,7 +63,7 @@ impl Native {
 }
 
 struct LocalHost<'a> {
-    cancel: &'a AtomicBool,
+    stop: &'a Stop<'a>,
     event: Mutex<&'a mut (dyn FnMut(StageEvent) + Send)>,
 }
 
@@ -71,7 +73,7 @@ impl Host for LocalHost<'_> {
     }
 
     fn cancelled(&self) -> bool {
-        self.cancel.load(Ordering::Relaxed)
+        self.stop.is_asked_for()
     }
 }
 
@@ -79,6 +81,8 @@ impl Host for LocalHost<'_> {
 mod tests {
     use std::collections::BTreeMap;
     use std::path::PathBuf;
+    use std::sync::atomic::AtomicBool;
+    use std::time::Duration;
 
     use nnflow_stage::{Parameters, Phase, PhaseKind, Runner, StageError, StageSpec, TaskResources};
 
@@ -132,7 +136,8 @@ mod tests {
     #[test]
     fn a_panic_of_a_stage_is_an_error_of_the_stage() {
         let native = Native::new(1).expect("a thread");
-        let report = native.run(&Panics, &task(), &AtomicBool::new(false), &mut |_| {}).expect_err("the stage panics");
+        let cancel = AtomicBool::new(false);
+        let report = native.run(&Panics, &task(), &Stop::when(&cancel), &mut |_| {}).expect_err("the stage panics");
         assert_eq!((report.kind, report.message.as_str()), (ErrorKind::Internal, "the stage panicked: out of ideas"));
     }
 
@@ -155,7 +160,32 @@ mod tests {
     #[test]
     fn a_stage_uses_the_threads_of_the_run_and_no_others() {
         let native = Native::new(3).expect("three threads");
-        let outcome = native.run(&Three, &task(), &AtomicBool::new(false), &mut |_| {});
+        let cancel = AtomicBool::new(false);
+        let outcome = native.run(&Three, &task(), &Stop::when(&cancel), &mut |_| {});
         assert_eq!(outcome, Ok(Outcome::default()));
+    }
+
+    /// A stage that works until it is asked to stop.
+    struct Endless;
+
+    impl Stage for Endless {
+        fn spec(&self) -> &'static StageSpec {
+            &SPEC
+        }
+
+        fn run(&self, context: &mut Context<'_>) -> Result<(), StageError> {
+            loop {
+                context.check_cancelled()?;
+            }
+        }
+    }
+
+    #[test]
+    fn a_stage_is_stopped_when_its_time_is_up() {
+        let native = Native::new(1).expect("a thread");
+        let cancel = AtomicBool::new(false);
+        let stop = Stop::when(&cancel).or_after(Some(Duration::from_millis(1)));
+        let report = native.run(&Endless, &task(), &stop, &mut |_| {}).expect_err("the stage does not end by itself");
+        assert_eq!(report.message, "it did not end within its time of 0.0 s");
     }
 }

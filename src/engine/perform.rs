@@ -11,7 +11,8 @@ use nnflow_stage::{
 };
 use serde_json::json;
 
-use super::job::Job;
+use super::job::{Job, files_of};
+use super::limits::Stop;
 use super::native::Native;
 use super::schedule::Grant;
 use super::usage::{Meter, Usage};
@@ -32,6 +33,8 @@ pub struct Performer<'a> {
     pub meter: Meter,
     /// Set when the run is to stop.
     pub cancel: &'a AtomicBool,
+    /// Whether units are stopped when the time is up that the workflow gives them.
+    pub keeps_time: bool,
     /// The device that stages with tensors use where the workflow leaves it open.
     pub device: String,
 }
@@ -118,11 +121,13 @@ impl<'a> Performer<'a> {
         grant: &Grant,
         event: &mut (dyn FnMut(StageEvent) + Send),
     ) -> Result<(Outcome, Option<Usage>), ErrorReport> {
+        let stop = Stop::when(self.cancel).or_after(job.time.filter(|_| self.keeps_time));
+        self.check_inputs(job)?;
         let mut made_again = HashMap::new();
         for (index, prelude) in job.prelude.iter_mut().enumerate() {
             prelude.task.output = workplace.folder().join(format!("prelude-{index}"));
             locate(&mut prelude.task, &made_again)?;
-            let outcome = self.native.run(prelude.stage, &prelude.task, self.cancel, event)?;
+            let outcome = self.native.run(prelude.stage, &prelude.task, &stop, event)?;
             for (_, path) in written_files(&outcome) {
                 let (digest, _) = hash_file(&path).map_err(|error| storage(&error))?;
                 made_again.insert(digest.to_hex(), path);
@@ -136,12 +141,23 @@ impl<'a> Performer<'a> {
         job.task.resources.memory_bytes = grant.memory_bytes;
         job.task.resources.device.clone_from(job.device.as_ref().unwrap_or(&self.device));
         match job.runner() {
-            Runner::Native => self.native.run(job.stage, &job.task, self.cancel, event).map(|outcome| (outcome, None)),
+            Runner::Native => self.native.run(job.stage, &job.task, &stop, event).map(|outcome| (outcome, None)),
             Runner::Torch => {
-                let ran = self.workers.run(&job.task, &grant.gpus, self.cancel, event);
+                let ran = self.workers.run(&job.task, &grant.gpus, &stop, event);
                 ran.map(|(outcome, usage)| (outcome, Some(usage)))
             }
         }
+    }
+
+    /// Looks at every byte that a job reads from the store and that this process has not seen: what is made of a flipped bit
+    /// would stand under the key of the right ones.
+    fn check_inputs(&self, job: &Job) -> Result<(), ErrorReport> {
+        let tasks = job.prelude.iter().map(|prelude| &prelude.task).chain([&job.task]);
+        let files = tasks.flat_map(files_of).filter_map(|file| {
+            let digest: Digest = file.digest.parse().ok()?;
+            (file.path == self.store.object_path(&digest)).then_some(digest)
+        });
+        self.store.check_sound(&files.collect::<Vec<_>>()).map_err(|error| storage(&error))
     }
 
     /// Hashes and stages what a job has made; nothing has its final name yet.
@@ -269,12 +285,16 @@ fn written_files(outcome: &Outcome) -> Vec<(String, PathBuf)> {
         .collect()
 }
 
-/// An error of the store as plain data.
-pub(super) fn storage(error: &nnflow_cache::StoreError) -> ErrorReport {
-    ErrorReport {
-        hint: error.hint().map(|hint| hint.to_string()),
-        ..ErrorReport::new(ErrorKind::Storage, error.to_string())
+/// An error of the store as plain data, with what the system says.
+pub(crate) fn storage(error: &nnflow_cache::StoreError) -> ErrorReport {
+    let mut report = ErrorReport::new(ErrorKind::Storage, error.to_string());
+    report.hint = error.hint().map(|hint| hint.to_string());
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        report.causes.push(error.to_string());
+        cause = error.source();
     }
+    report
 }
 
 #[cfg(test)]

@@ -3,18 +3,22 @@
 //! A CUDA fault, an out-of-memory kill or a stuck driver ends a worker, not the run. A worker serves one task after
 //! another, so that libtorch is loaded once; one that failed in an unforeseen way is not used again.
 
-use std::io::{BufRead, BufReader, Write};
+mod pipes;
+mod watch;
+
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use nnflow_stage::{ErrorKind, ErrorReport, Outcome, Reply, Request, StageError, StageEvent, Task, WORKER_PROTOCOL};
 
+use self::watch::Watch;
+use super::limits::{Stop, too_long};
 use super::usage::{Usage, Watched};
+use crate::report::duration;
 
 /// How often a wait looks whether the run is to stop.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -37,6 +41,7 @@ const ALLOCATOR: [(&str, &str); 3] = [
 #[derive(Debug)]
 pub struct WorkerPool {
     program: PathBuf,
+    silence: Duration,
     idle: Mutex<Vec<Worker>>,
 }
 
@@ -44,23 +49,28 @@ pub struct WorkerPool {
 #[derive(Debug)]
 struct Worker {
     child: Child,
-    input: ChildStdin,
+    input: Sender<Vec<u8>>,
     replies: Receiver<std::io::Result<Reply>>,
     errors: Receiver<String>,
     gpus: Vec<usize>,
+    /// How long it may say nothing and compute nothing.
+    silence: Duration,
+    /// Whether it has answered to the task under way.
+    has_spoken: bool,
 }
 
 impl WorkerPool {
-    /// A pool that starts `program` when a worker is needed.
+    /// A pool that starts `program` when a worker is needed, and gives one up that says nothing and computes nothing for
+    /// as long as `silence`.
     #[must_use]
-    pub fn new(program: PathBuf) -> Self {
-        Self { program, idle: Mutex::new(Vec::new()) }
+    pub fn new(program: PathBuf, silence: Duration) -> Self {
+        Self { program, silence, idle: Mutex::new(Vec::new()) }
     }
 
     /// Runs a task in a worker that sees only the given GPUs; tells what it took as well.
     ///
-    /// `cancel` asks the task to leave a checkpoint and stop; `event` hears what it tells and `log` the worker's error
-    /// output, line by line.
+    /// `stop` asks the task to leave a checkpoint and end; `event` hears what it tells, and the worker's error output line
+    /// by line.
     ///
     /// # Errors
     /// What the stage reports, or how the worker ended.
@@ -68,28 +78,34 @@ impl WorkerPool {
         &self,
         task: &Task,
         gpus: &[usize],
-        cancel: &AtomicBool,
+        stop: &Stop<'_>,
         event: &mut dyn FnMut(StageEvent),
     ) -> Result<(Outcome, Usage), ErrorReport> {
-        let mut worker = self.take(gpus, cancel)?;
-        let watched = Watched::begin(worker.child.id());
-        let result = worker.serve(task, cancel, event);
-        match result {
-            Ok(outcome) => {
-                let usage = watched.usage();
-                self.idle().push(worker);
-                Ok((outcome, usage))
-            }
-            // A stage that reports an error has left the worker in order; but libtorch may hold memory that failed.
-            Err(Ended::Reported(report)) if report.kind == ErrorKind::Input => {
-                self.idle().push(worker);
-                Err(report)
-            }
-            Err(Ended::Reported(report)) => Err(report),
-            Err(Ended::Died(patience)) => {
-                let (report, last_lines) = worker.obituary(patience);
-                last_lines.into_iter().for_each(|line| event(StageEvent::Log { line }));
-                Err(report)
+        loop {
+            let (mut worker, was_idle) = match self.take_idle(gpus) {
+                Some(worker) => (worker, true),
+                None => (Worker::start(&self.program, gpus, self.silence, stop)?, false),
+            };
+            let watched = Watched::begin(worker.child.id());
+            match worker.serve(task, stop, event) {
+                Ok(outcome) => {
+                    let usage = watched.usage();
+                    self.idle().push(worker);
+                    return Ok((outcome, usage));
+                }
+                // A stage that reports an error has left the worker in order; but libtorch may hold memory that failed.
+                Err(Ended::Reported(report)) if report.kind == ErrorKind::Input => {
+                    self.idle().push(worker);
+                    return Err(report);
+                }
+                Err(Ended::Reported(report)) => return Err(stop.explain(report)),
+                // It had ended before it heard of the task, which is no fault of the task's.
+                Err(Ended::Lost(Loss::Closed)) if was_idle && !worker.has_spoken => {}
+                Err(Ended::Lost(loss)) => {
+                    let (report, last_lines) = worker.obituary(loss);
+                    last_lines.into_iter().for_each(|line| event(StageEvent::Log { line }));
+                    return Err(report);
+                }
             }
         }
     }
@@ -98,26 +114,36 @@ impl WorkerPool {
         self.idle.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    fn take(&self, gpus: &[usize], cancel: &AtomicBool) -> Result<Worker, ErrorReport> {
-        {
-            let mut idle = self.idle();
-            if let Some(position) = idle.iter().position(|worker| worker.gpus == gpus) {
-                return Ok(idle.swap_remove(position));
-            }
-        }
-        Worker::start(&self.program, gpus, cancel)
+    fn take_idle(&self, gpus: &[usize]) -> Option<Worker> {
+        let mut idle = self.idle();
+        // One that has ended meanwhile, or speaks unasked, is no use to anybody.
+        idle.retain(|worker| matches!(worker.replies.try_recv(), Err(TryRecvError::Empty)));
+        let position = idle.iter().position(|worker| worker.gpus == gpus)?;
+        Some(idle.swap_remove(position))
     }
 }
 
 /// How serving a task ended without an outcome.
 enum Ended {
     Reported(ErrorReport),
-    /// It closed its pipes or talks nonsense; it may take so long to end by itself.
-    Died(Duration),
+    Lost(Loss),
+}
+
+/// Why a worker is given up.
+#[derive(Debug, Clone, Copy)]
+enum Loss {
+    /// It closed its pipes, as it does when it ends.
+    Closed,
+    /// It wrote what is no reply.
+    Nonsense,
+    /// It says nothing and computes nothing.
+    Stuck,
+    /// It goes on after its time was up; this is how long it had.
+    Deaf(Duration),
 }
 
 impl Worker {
-    fn start(program: &Path, gpus: &[usize], cancel: &AtomicBool) -> Result<Self, ErrorReport> {
+    fn start(program: &Path, gpus: &[usize], silence: Duration, stop: &Stop<'_>) -> Result<Self, ErrorReport> {
         let mut command = Command::new(program);
         command.arg("worker").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // A group of its own keeps the terminal's Ctrl-C from killing the worker before it has left its checkpoint.
@@ -138,32 +164,50 @@ impl Worker {
         let input = child.stdin.take().ok_or_else(missing)?;
         let output = child.stdout.take().ok_or_else(missing)?;
         let error_output = child.stderr.take().ok_or_else(missing)?;
-        let replies = read_in_background(output, |line| {
+        let replies = pipes::read(output, |line| -> std::io::Result<Reply> {
             let line = line?;
-            serde_json::from_str(&line).map_err(|error| std::io::Error::other(format!("{error} in `{line}`")))
+            serde_json::from_slice(&line)
+                .map_err(|error| std::io::Error::other(format!("{error} in {}", pipes::shown(&line))))
         });
-        let errors = read_in_background(error_output, |line| {
-            line.unwrap_or_else(|error| format!("the worker's error output cannot be read: {error}"))
+        let errors = pipes::read(error_output, |line| match line {
+            Ok(line) => String::from_utf8_lossy(&line).into_owned(),
+            Err(error) => format!("the worker's error output cannot be read: {error}"),
         });
-        let mut worker = Self { child, input, replies, errors, gpus: gpus.to_vec() };
-        worker.greet(program, cancel)?;
+        let (input, gpus) = (pipes::write(input), gpus.to_vec());
+        let mut worker = Self { child, input, replies, errors, gpus, silence, has_spoken: false };
+        worker.greet(program, stop)?;
         Ok(worker)
     }
 
     /// Waits until the worker says that it is ready, which may take as long as libtorch takes to be loaded.
-    fn greet(&mut self, program: &Path, cancel: &AtomicBool) -> Result<(), ErrorReport> {
+    fn greet(&mut self, program: &Path, stop: &Stop<'_>) -> Result<(), ErrorReport> {
+        let mut watch = self.watch();
+        let mut said = Vec::new();
         let reply = loop {
             match self.replies.recv_timeout(LOOK_AGAIN) {
-                Err(RecvTimeoutError::Timeout) if cancel.load(Ordering::Relaxed) => {
-                    return Err(StageError::interrupted().report());
+                Err(RecvTimeoutError::Timeout) if stop.is_asked_for() => {
+                    return Err(stop.explain(StageError::interrupted().report()));
                 }
+                Err(RecvTimeoutError::Timeout) if watch.is_stuck() => break Err(Loss::Stuck),
                 Err(RecvTimeoutError::Timeout) => {}
-                reply => break reply,
+                Err(RecvTimeoutError::Disconnected) => break Err(Loss::Closed),
+                Ok(Ok(reply)) => break Ok(reply),
+                Ok(Err(error)) => {
+                    said.push(nonsense(&error));
+                    break Err(Loss::Nonsense);
+                }
             }
+            // A worker that is not read has to wait; of what it says before it is ready, the end will do.
+            let before = said.len();
+            said.extend(self.errors.try_iter());
+            if said.len() > before {
+                watch.hear();
+            }
+            said.drain(..said.len().saturating_sub(LAST_LINES));
         };
         match reply {
-            Ok(Ok(Reply::Ready { protocol: WORKER_PROTOCOL, .. })) => Ok(()),
-            Ok(Ok(Reply::Ready { protocol, version, .. })) => Err(ErrorReport {
+            Ok(Reply::Ready { protocol: WORKER_PROTOCOL, .. }) => Ok(()),
+            Ok(Reply::Ready { protocol, version, .. }) => Err(ErrorReport {
                 hint: Some("install both programs from the same version with `cargo xtask install`".to_owned()),
                 ..ErrorReport::new(
                     ErrorKind::Internal,
@@ -174,48 +218,62 @@ impl Worker {
                 )
             }),
             other => {
-                let (patience, nonsense) = match other {
-                    Ok(Err(error)) => (Duration::ZERO, Some(nonsense(&error))),
-                    _ => (LAST_BREATH, None),
-                };
-                let (report, last_lines) = self.obituary(patience);
-                Err(ErrorReport { details: nonsense.into_iter().chain(last_lines).collect(), ..report })
+                let (report, last_lines) = self.obituary(other.err().unwrap_or(Loss::Closed));
+                Err(ErrorReport { details: said.into_iter().chain(last_lines).collect(), ..report })
             }
         }
     }
 
-    fn serve(&mut self, task: &Task, cancel: &AtomicBool, event: &mut dyn FnMut(StageEvent)) -> Result<Outcome, Ended> {
+    fn watch(&self) -> Watch {
+        Watch::over(self.child.id(), self.silence)
+    }
+
+    fn serve(&mut self, task: &Task, stop: &Stop<'_>, event: &mut dyn FnMut(StageEvent)) -> Result<Outcome, Ended> {
+        self.has_spoken = false;
         self.send(&Request::Run { task: Box::new(task.clone()) })?;
-        let mut told_to_stop = false;
+        let mut watch = self.watch();
+        let mut told_to_stop: Option<Instant> = None;
         loop {
-            if !told_to_stop && cancel.load(Ordering::Relaxed) {
-                told_to_stop = true;
-                self.send(&Request::Cancel)?;
+            match told_to_stop {
+                None if stop.is_asked_for() => {
+                    told_to_stop = Some(Instant::now());
+                    self.send(&Request::Cancel)?;
+                }
+                Some(since) if stop.is_late() && since.elapsed() >= self.silence => {
+                    return Err(Ended::Lost(Loss::Deaf(stop.limit().unwrap_or_default())));
+                }
+                _ => {}
             }
             let reply = self.replies.recv_timeout(LOOK_AGAIN);
             for line in self.errors.try_iter() {
+                watch.hear();
                 event(StageEvent::Log { line });
+            }
+            if reply.is_ok() {
+                self.has_spoken = true;
+                watch.hear();
             }
             match reply {
                 Ok(Ok(Reply::Event { event: told })) => event(told),
                 Ok(Ok(Reply::Done { outcome })) => return Ok(outcome),
                 Ok(Ok(Reply::Failed { report })) => return Err(Ended::Reported(report)),
+                Err(RecvTimeoutError::Timeout) if watch.is_stuck() => return Err(Ended::Lost(Loss::Stuck)),
                 Ok(Ok(Reply::Ready { .. })) | Err(RecvTimeoutError::Timeout) => {}
                 Ok(Err(error)) => {
                     event(StageEvent::Log { line: nonsense(&error) });
-                    return Err(Ended::Died(Duration::ZERO));
+                    return Err(Ended::Lost(Loss::Nonsense));
                 }
-                Err(RecvTimeoutError::Disconnected) => return Err(Ended::Died(LAST_BREATH)),
+                Err(RecvTimeoutError::Disconnected) => return Err(Ended::Lost(Loss::Closed)),
             }
         }
     }
 
-    fn send(&mut self, request: &Request) -> Result<(), Ended> {
+    fn send(&self, request: &Request) -> Result<(), Ended> {
         let mut line = serde_json::to_vec(request).map_err(|error| {
             Ended::Reported(ErrorReport::new(ErrorKind::Internal, format!("a task cannot be written: {error}")))
         })?;
         line.push(b'\n');
-        self.input.write_all(&line).and_then(|()| self.input.flush()).map_err(|_| Ended::Died(LAST_BREATH))
+        self.input.send(line).map_err(|_| Ended::Lost(Loss::Closed))
     }
 
     /// Waits for the process to end, and ends it if it does not; tells whether it did.
@@ -225,35 +283,63 @@ impl Worker {
         while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
             std::thread::sleep(LOOK_AGAIN / 10);
         }
-        let killed_here = matches!(self.child.try_wait(), Ok(None)) && self.child.kill().is_ok();
+        let killed_here = matches!(self.child.try_wait(), Ok(None)) && self.kill();
         (self.child.wait(), killed_here)
     }
 
+    /// Ends the process and what it has started; tells whether that could be done.
+    fn kill(&mut self) -> bool {
+        let killed = libc::pid_t::try_from(self.child.id()).is_ok_and(kill_group);
+        killed || self.child.kill().is_ok()
+    }
+
     /// Ends the process and tells how it had ended, and the last lines that it wrote.
-    fn obituary(&mut self, patience: Duration) -> (ErrorReport, Vec<String>) {
+    fn obituary(&mut self, loss: Loss) -> (ErrorReport, Vec<String>) {
+        let patience = if matches!(loss, Loss::Closed) { LAST_BREATH } else { Duration::ZERO };
         let (status, killed_here) = self.end(patience);
-        let mut last_lines: Vec<String> = self.errors.iter().collect();
-        let ending = match (&status, killed_here) {
-            (_, true) => "broke the protocol and was ended".to_owned(),
-            (Ok(status), false) => describe(*status),
-            (Err(error), false) => format!("ended, and how cannot be told: {error}"),
-        };
-        let kind = match &status {
-            Ok(status) if status.signal() == Some(libc::SIGKILL) && !killed_here => ErrorKind::Resource,
-            _ => ErrorKind::Internal,
-        };
+        let mut last_lines = pipes::rest(&self.errors, LAST_BREATH);
         let told = last_lines.split_off(last_lines.len().saturating_sub(LAST_LINES));
-        (ErrorReport::new(kind, format!("the worker {ending}")), told)
+        let report = match (&status, killed_here, loss) {
+            (_, _, Loss::Deaf(limit)) => too_long(limit),
+            (_, true, Loss::Stuck) => ErrorReport {
+                hint: Some("`worker_silence` in `[settings]` says how long a worker may be silent and idle".to_owned()),
+                ..died(&format!("said nothing and computed nothing for {} and was ended", self.silence_in_words()))
+            },
+            (_, true, _) => died("broke the protocol and was ended"),
+            (Ok(status), false, _) if status.signal() == Some(libc::SIGKILL) => {
+                ErrorReport { kind: ErrorKind::Resource, ..died(&describe(*status)) }
+            }
+            (Ok(status), false, _) => died(&describe(*status)),
+            (Err(error), false, _) => died(&format!("ended, and how cannot be told: {error}")),
+        };
+        (report, told)
+    }
+
+    fn silence_in_words(&self) -> String {
+        duration(self.silence.as_secs_f64())
     }
 }
 
 impl Drop for Worker {
     fn drop(&mut self) {
         // It holds nothing that is worth a slower end; waiting leaves no zombie behind.
-        if matches!(self.child.try_wait(), Ok(None)) && self.child.kill().is_ok() {
+        if matches!(self.child.try_wait(), Ok(None)) && self.kill() {
             self.child.wait().ok();
         }
     }
+}
+
+fn died(how: &str) -> ErrorReport {
+    ErrorReport::new(ErrorKind::Internal, format!("the worker {how}"))
+}
+
+/// Ends all processes of a group of which this process has started the first one; tells whether there was any.
+fn kill_group(group: libc::pid_t) -> bool {
+    #[expect(unsafe_code, reason = "the standard library ends one process only")]
+    // SAFETY: the call takes two numbers and touches no memory. The group is that of a child that was not waited for yet,
+    // so that no other group can have its number.
+    let status = unsafe { libc::kill(-group, libc::SIGKILL) };
+    status == 0
 }
 
 fn nonsense(error: &std::io::Error) -> String {
@@ -279,22 +365,6 @@ fn visible_devices(gpus: &[usize], allowed: Option<&str>) -> String {
         _ => gpu.to_string(),
     };
     gpus.iter().map(name).collect::<Vec<_>>().join(",")
-}
-
-fn read_in_background<T: Send + 'static>(
-    stream: impl std::io::Read + Send + 'static,
-    parse: impl Fn(std::io::Result<String>) -> T + Send + 'static,
-) -> Receiver<T> {
-    let (sender, receiver) = unbounded();
-    std::thread::spawn(move || {
-        for line in BufReader::new(stream).lines() {
-            // Nobody listens any more once the worker has been given up.
-            if sender.send(parse(line)).is_err() {
-                return;
-            }
-        }
-    });
-    receiver
 }
 
 #[cfg(test)]

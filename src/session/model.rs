@@ -9,7 +9,8 @@ use nnflow_nnunet::sources::{self, Listing, SourceFile};
 use nnflow_stage::{ErrorKind, ErrorReport};
 use serde_json::{Map, json};
 
-use super::{OpenError, OpenOptions, Session, unreadable};
+use super::{OpenError, OpenOptions, Session};
+use crate::engine::perform::storage;
 use crate::engine::state::{Port, Slot, Status};
 use crate::workflow::Workflow;
 
@@ -27,14 +28,14 @@ pub fn bundle_folder(path: &Path, store: &Path, options: &ImportOptions) -> Resu
         return Ok(path.to_path_buf());
     }
     let needed = foreign::needed_files(path, options).map_err(|error| error.report())?;
-    let store = Store::open(store).map_err(|error| unreadable(&error))?;
-    let digests = store.stat_cache().map_err(|error| unreadable(&error))?;
+    let store = Store::open(store).map_err(|error| storage(&error))?;
+    let digests = store.stat_cache().map_err(|error| storage(&error))?;
     let mut content = Map::new();
     for file in needed {
-        let digest = digests.digest_of(&file.path).map_err(|error| unreadable(&error))?.digest;
+        let digest = digests.digest_of(&file.path).map_err(|error| storage(&error))?.digest;
         content.insert(file.name, digest.to_hex().into());
     }
-    digests.save().map_err(|error| unreadable(&error))?;
+    digests.save().map_err(|error| storage(&error))?;
     let name = derive_digest(IMPORT_CONTEXT, &json!({"version": IMPORT_VERSION, "files": content})).short();
     let folder = store.root().join(IMPORT_FOLDER).join(name);
     let is_there = || folder.join("bundle.json").is_file();

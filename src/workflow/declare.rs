@@ -222,6 +222,7 @@ fn read_settings(settings: &Table, folder: &Path, diagnostics: &mut Diagnostics)
         memory_bytes: fields.read("memory", diagnostics, quantity::size),
         threads: fields.read("threads", diagnostics, |value, path| whole(value, path, 1)),
         device: fields.read("device", diagnostics, quantity::device),
+        worker_silence: fields.read("worker_silence", diagnostics, quantity::duration),
         shared_store: shared_store.map(|written| match written.value {
             Address::Folder(named) => {
                 let named = Located::new(named.to_string_lossy().into_owned(), written.place);

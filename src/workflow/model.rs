@@ -218,7 +218,8 @@ pub struct ResourceRequest {
     pub memory_bytes: Option<u64>,
     /// CPU threads.
     pub threads: Option<u32>,
-    /// The longest time that it may take.
+    /// The longest time that one of its units may take; a unit of which it is up is asked to leave a checkpoint, and has
+    /// failed. On a cluster it is the time limit of a job, after which the next job goes on.
     pub time: Option<Duration>,
     /// The device for tensors.
     pub device: Option<Device>,
@@ -235,6 +236,8 @@ pub struct Settings {
     pub threads: Option<u32>,
     /// The device for tensors.
     pub device: Option<Device>,
+    /// How long a worker may say nothing and compute nothing before it is given up.
+    pub worker_silence: Option<Duration>,
     /// The store that is shared with others; a folder is an absolute path.
     pub shared_store: Option<Address>,
     /// What the shared store is used for.

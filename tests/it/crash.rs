@@ -2,7 +2,7 @@
 
 use nnflow::engine::events::RunEvent;
 
-use crate::support::{LONG_TRAINING, Project, Run, Running, exit, signal};
+use crate::support::{LONG_TRAINING, Project, Run, Running, exit, make_fifo, signal};
 
 const RESUMED: &str = "going on after epoch ";
 
@@ -87,8 +87,7 @@ fn the_engine_killed_alone_in_training() {
 fn a_worker_whose_engine_was_killed_ends() {
     let project = Project::fresh();
     let fifo = project.path("alive");
-    let made = std::process::Command::new("mkfifo").arg(&fifo).status();
-    assert!(made.expect("mkfifo can be started").success());
+    make_fifo(&fifo);
     // The worker keeps the fifo open for as long as it lives, and reading it ends when the worker has ended.
     let mut running = project.start_with_worker("exec \"$NNFLOW_WORKER\" \"$@\" 9<>alive", &LONG_TRAINING);
     running.wait_for_log("train[2d,0]", "epoch 3 of 40");

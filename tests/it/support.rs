@@ -69,6 +69,58 @@ validation_batches = 1
 optimizer = { name = "adam", learning_rate = 0.02 }
 "#;
 
+/// What comes before a training, in well under a second and without a worker.
+const PREPARATION_TEXT: &str = r#"# All that comes before a training.
+name = "preparation"
+
+[dataset]
+path = "data/Dataset001_Tiny"
+
+[axes]
+configuration = ["2d", "3d_fullres"]
+
+[stages.ingest]
+inputs = { files = "dataset.cases", description = "dataset.description" }
+
+[stages.crop]
+inputs = { cases = "ingest" }
+
+[stages.fingerprint]
+inputs = { cases = "ingest", crop = "crop", set = "ingest", description = "dataset.description" }
+
+[stages.plan]
+inputs = { fingerprint = "fingerprint", description = "dataset.description" }
+
+[stages.plan.with]
+max_patch_2d = [24, 24]
+max_patch_3d = [16, 24, 24]
+
+[stages.split]
+inputs = { cases = "ingest", splits = "dataset.splits" }
+
+[stages.split.with]
+folds = 2
+
+[stages.normalize]
+over = ["configuration"]
+when = "configuration in plan"
+store = false
+inputs = { cases = "ingest", crop = "crop", plan = "plan" }
+
+[stages.resample]
+over = ["configuration"]
+when = "configuration in plan"
+inputs = { cases = "normalize", plan = "plan", description = "dataset.description" }
+"#;
+
+/// Trainings after the preparation, for a worker of the tests' own.
+const TRAINING_TEXT: &str = r#"
+[stages.train]
+over = ["configuration", "fold"]
+when = "configuration in plan"
+inputs = { cases = "resample", plan = "plan", split = "split", description = "dataset.description" }
+"#;
+
 /// What makes a training last long enough that something can happen to it: one configuration, many short epochs.
 pub(crate) const LONG_TRAINING: [&str; 6] = [
     "--set",
@@ -108,16 +160,37 @@ impl Project {
         project
     }
 
+    /// A project that only prepares a training, and has never run.
+    pub(crate) fn preparing() -> Self {
+        let project = Self::fresh();
+        project.write(WORKFLOW, PREPARATION_TEXT);
+        project
+    }
+
+    /// A project that prepares four trainings and trains, and has never run.
+    pub(crate) fn preparing_and_training() -> Self {
+        let project = Self::preparing();
+        project.replace("[axes]\n", "[axes]\nfold = [0, 1]\n");
+        project.append(TRAINING_TEXT);
+        project
+    }
+
+    /// A project that has prepared a training.
+    pub(crate) fn prepared() -> Self {
+        static PREPARED: OnceLock<PathBuf> = OnceLock::new();
+        Self::copied(PREPARED.get_or_init(|| keep(Self::preparing(), "prepared", &[])))
+    }
+
     /// A project that has run to its end: a copy, so that it is a moved folder as well.
     pub(crate) fn finished() -> Self {
         static FINISHED: OnceLock<PathBuf> = OnceLock::new();
-        Self::copied(FINISHED.get_or_init(|| keep_finished("finished", &[])))
+        Self::copied(FINISHED.get_or_init(|| keep(Self::fresh(), "finished", &[])))
     }
 
     /// A project whose training with [`LONG_TRAINING`] nobody has disturbed.
     pub(crate) fn undisturbed() -> Self {
         static UNDISTURBED: OnceLock<PathBuf> = OnceLock::new();
-        Self::copied(UNDISTURBED.get_or_init(|| keep_finished("undisturbed", &LONG_TRAINING)))
+        Self::copied(UNDISTURBED.get_or_init(|| keep(Self::fresh(), "undisturbed", &LONG_TRAINING)))
     }
 
     fn copied(from: &Path) -> Self {
@@ -253,10 +326,15 @@ pub(crate) struct Ended {
 
 impl Ended {
     pub(crate) fn of(command: &mut Command) -> Self {
-        let output = command.output().expect("nnflow can be started");
+        Self::if_started(command).expect("nnflow can be started")
+    }
+
+    /// How a command ended, if it could be started.
+    pub(crate) fn if_started(command: &mut Command) -> Option<Self> {
+        let output = command.output().ok()?;
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("nnflow writes valid Unicode");
         let code = output.status.code().expect("no signal ended nnflow");
-        Self { code, out: text(output.stdout), err: text(output.stderr) }
+        Some(Self { code, out: text(output.stdout), err: text(output.stderr) })
     }
 }
 
@@ -271,7 +349,11 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn of(command: &mut Command, arguments: &[&str]) -> Self {
-        command.args(arguments).args(["--events", "/dev/stdout"]);
+        Self::reading(command.args(arguments).args(["--events", "/dev/stdout"]))
+    }
+
+    /// A program that prints events to its standard output, among other things.
+    pub(crate) fn reading(command: &mut Command) -> Self {
         // A group of its own, as a terminal gives it, so that a signal to the group spares the tests.
         let mut child = command
             .stdin(Stdio::null())
@@ -303,6 +385,28 @@ impl Running {
                     return self.events.last();
                 }
                 Err(_) => self.out.push_str(&line),
+            }
+        }
+    }
+
+    /// Waits for the next event; tells whether there was one.
+    pub(crate) fn has_next(&mut self) -> bool {
+        self.next().is_some()
+    }
+
+    /// Waits until something besides events was printed; tells whether it was.
+    pub(crate) fn wait_for_line(&mut self, text: &str) -> bool {
+        loop {
+            let mut line = String::new();
+            if self.lines.read_line(&mut line).expect("nnflow writes valid Unicode") == 0 {
+                return false;
+            }
+            match serde_json::from_str(&line) {
+                Ok(event) => self.events.push(event),
+                Err(_) => self.out.push_str(&line),
+            }
+            if self.out.contains(text) {
+                return true;
             }
         }
     }
@@ -365,9 +469,16 @@ impl Run {
     /// What ran: `plan`, or `crop/phantom_001` for a case.
     pub(crate) fn units(&self) -> BTreeSet<String> {
         let units = self.events.iter().filter_map(|event| match event {
-            RunEvent::UnitDone { node, case, .. } => {
-                Some(case.as_ref().map_or_else(|| node.clone(), |case| format!("{node}/{case}")))
-            }
+            RunEvent::UnitDone { node, case, .. } => Some(unit(node, case.as_deref())),
+            _ => None,
+        });
+        units.collect()
+    }
+
+    /// What was begun, whether or not it was ended.
+    pub(crate) fn started(&self) -> BTreeSet<String> {
+        let units = self.events.iter().filter_map(|event| match event {
+            RunEvent::UnitStarted { node, case, .. } => Some(unit(node, case.as_deref())),
             _ => None,
         });
         units.collect()
@@ -407,12 +518,22 @@ impl Run {
     }
 }
 
+fn unit(node: &str, case: Option<&str>) -> String {
+    case.map_or_else(|| node.to_owned(), |case| format!("{node}/{case}"))
+}
+
 /// Sends a signal, such as `KILL`, to processes.
 pub(crate) fn signal(name: &str, processes: &[u32]) {
     // The shell's own `kill`, since not every machine has it as a program.
     let mut command = Command::new("sh");
     command.args(["-c", "kill \"$@\"", "sh", &format!("-{name}")]).args(processes.iter().map(u32::to_string));
     assert!(command.status().expect("a shell can be started").success(), "kill -{name} {processes:?}");
+}
+
+/// Makes a pipe with a name.
+pub(crate) fn make_fifo(path: &Path) {
+    let made = Command::new("mkfifo").arg(path).status();
+    assert!(made.expect("mkfifo can be started").success());
 }
 
 /// A set of names.
@@ -465,8 +586,7 @@ fn scratch() -> &'static Path {
 }
 
 /// Runs a workflow to its end and keeps its folder for as long as the tests run.
-fn keep_finished(name: &str, arguments: &[&str]) -> PathBuf {
-    let project = Project::fresh();
+fn keep(project: Project, name: &str, arguments: &[&str]) -> PathBuf {
     project.run(arguments).expect(exit::DONE);
     let folder = scratch().join(name);
     fs_err::rename(project.folder.path(), &folder).expect("the folder can be renamed");

@@ -45,6 +45,7 @@ fn entry() {
         "publish and die" => crate::crash::publish_and_die(root, argument.parse().unwrap()),
         "publish" => publish(root, &argument),
         "hold lease" => hold_lease(root, &argument),
+        "use" => use_until_told(root, &argument),
         "write" => crate::limits::write(root),
         "fill" => crate::limits::fill(root),
         other => panic!("no role `{other}`"),
@@ -61,6 +62,15 @@ fn publish(root: &Path, name: &str) {
         winner.short()
     });
     println!("answer: {}", winners.collect::<Vec<_>>().join(" "));
+}
+
+/// Claims what it uses, finds a result, says so, and waits for the end of its standard input.
+fn use_until_told(root: &Path, name: &str) {
+    let store = Store::open(root).unwrap();
+    store.claim_what_is_used().unwrap();
+    let found = store.lookup(&key(name)).unwrap().hit().is_some();
+    println!("answer: {found}");
+    std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink()).unwrap();
 }
 
 /// Takes a lease and an attempt's folder, and ends without giving either back.

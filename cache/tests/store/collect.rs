@@ -1,6 +1,8 @@
 //! What a collection takes, and what it must never take.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 use std::time::Duration;
 
 use nnflow_cache::{Acquired, GcOptions, GcReport, hash_bytes};
@@ -135,6 +137,58 @@ fn what_a_living_lease_reads_stays() {
     };
     collect(&fixture, GcOptions { max_bytes: Some(0), ..older_than(1) });
     assert_eq!(left(&fixture, ["resample"]), [true]);
+}
+
+/// A collection without any grace.
+fn at_once() -> GcOptions {
+    GcOptions { max_bytes: Some(0), grace: Duration::ZERO, ..GcOptions::default() }
+}
+
+/// Starts a process that has found a result and may still need it.
+fn start_using(fixture: &Fixture, name: &str) -> std::process::Child {
+    let mut command = child::command("use", fixture.store.root(), name);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    lines.find(|line| line.as_ref().unwrap().ends_with("answer: true")).expect("the child finds the result").unwrap();
+    child
+}
+
+#[test]
+fn what_a_living_process_has_found_stays_with_its_bytes() {
+    let fixture = Fixture::new();
+    publish_old(&fixture, "resample", b"voxels", 1000);
+    publish_old(&fixture, "crop", b"box", 1000);
+    let mut child = start_using(&fixture, "resample");
+    let report = collect(&fixture, at_once());
+    let bytes = fixture.store.has(&hash_bytes(b"voxels"));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!((report.kept_manifests, report.dropped_manifests, bytes), (1, 1, true));
+}
+
+#[test]
+fn what_a_killed_process_has_found_goes() {
+    let fixture = Fixture::new();
+    publish_old(&fixture, "resample", b"voxels", 1000);
+    let mut child = start_using(&fixture, "resample");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    collect(&fixture, at_once());
+    assert_eq!(left(&fixture, ["resample"]), [false]);
+}
+
+#[test]
+fn what_was_put_since_a_living_process_began_stays() {
+    let fixture = Fixture::new();
+    publish(&fixture.store, "plan", b"patch size");
+    let mut child = start_using(&fixture, "plan");
+    let (digest, _) = fixture.store.put_bytes(b"about to be named").unwrap();
+    collect(&fixture, at_once());
+    let stays = fixture.store.has(&digest);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    collect(&fixture, at_once());
+    assert_eq!((stays, fixture.store.has(&digest)), (true, false));
 }
 
 #[test]

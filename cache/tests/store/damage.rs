@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use nnflow_cache::{Lookup, ManifestError, MissReason, ObjectProblem, Outcome, StoreError, hash_bytes};
+use nnflow_cache::{Lookup, ManifestError, MissReason, ObjectProblem, Outcome, Store, StoreError, hash_bytes};
 
 use crate::support::{Fixture, flip_bit, key, manifest, publish, replace, result_of};
 
@@ -138,6 +138,40 @@ fn a_single_object_can_be_verified() {
     flip_bit(&fixture.store.object_path(&digest), 0);
     let error = fixture.store.verify_object(&digest).unwrap_err();
     assert!(matches!(error, StoreError::WrongObject { found, .. } if found == hash_bytes(b"woxels")));
+}
+
+#[test]
+fn a_flipped_bit_of_an_object_that_is_about_to_be_read_is_found() {
+    let fixture = Fixture::new();
+    let (digest, _) = fixture.store.put_bytes(b"voxels").unwrap();
+    flip_bit(&fixture.store.object_path(&digest), 0);
+    // Another process; this one has just written the object.
+    let store = Store::open(fixture.store.root()).unwrap();
+    let error = store.check_sound(&[digest]).unwrap_err();
+    assert!(matches!(error, StoreError::WrongObject { found, .. } if found == hash_bytes(b"woxels")));
+}
+
+#[test]
+fn an_object_is_read_once_to_be_checked() {
+    let fixture = Fixture::new();
+    let (digest, _) = fixture.store.put_bytes(b"voxels").unwrap();
+    let store = Store::open(fixture.store.root()).unwrap();
+    store.check_sound(&[digest]).unwrap();
+    flip_bit(&store.object_path(&digest), 0);
+    for store in [&store, &fixture.store] {
+        store.check_sound(&[digest]).unwrap();
+    }
+}
+
+#[test]
+fn an_object_that_was_found_wrong_is_looked_at_again() {
+    let fixture = Fixture::new();
+    let (digest, _) = fixture.store.put_bytes(b"voxels").unwrap();
+    flip_bit(&fixture.store.object_path(&digest), 0);
+    let store = Store::open(fixture.store.root()).unwrap();
+    store.check_sound(&[digest]).unwrap_err();
+    flip_bit(&store.object_path(&digest), 0);
+    store.check_sound(&[digest]).unwrap();
 }
 
 #[test]

@@ -14,6 +14,7 @@ use super::folder::{Folder, JobFile, ProgressSoFar, Report, ReportedEnd, Telling
 use super::submit;
 use crate::cli::complain;
 use crate::engine::job::{Job, Prelude};
+use crate::engine::limits::WORKER_SILENCE;
 use crate::engine::native::Native;
 use crate::engine::perform::{Performer, storage};
 use crate::engine::schedule::Grant;
@@ -119,9 +120,9 @@ pub fn run_units(
 ) -> Result<ElementEnd, ErrorReport> {
     let store = open(&job.store)?;
     let native = Native::new(job.request.threads)?;
-    let workers = WorkerPool::new(job.worker.clone());
+    let workers = WorkerPool::new(job.worker.clone(), WORKER_SILENCE);
     let device = job.device.clone();
-    // The driver shares what its jobs have published.
+    // The driver shares what its jobs have published, and the cluster keeps the time.
     let performer = Performer {
         store: &store,
         shared: None,
@@ -129,6 +130,7 @@ pub fn run_units(
         workers: &workers,
         meter: Meter::default(),
         cancel: &signs.stop,
+        keeps_time: false,
         device,
     };
     let telling = folder.tell(element)?;
@@ -283,6 +285,7 @@ fn run_unit(
         stage: stage(&unit.task)?,
         task: unit.task.clone(),
         device: unit.device.clone(),
+        time: None,
         store: true,
         prelude: unit.prelude.iter().map(prelude).collect::<Result<_, _>>()?,
     };

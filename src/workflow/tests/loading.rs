@@ -180,7 +180,8 @@ fn a_path_of_an_argument_is_relative_to_the_current_folder() {
 #[test]
 fn resources_and_settings_are_understood() {
     let text = "[stages.train.resources]\ngpu = 1\nmemory = \"12 GiB\"\nthreads = 4\ntime = \"24h\"\ndevice = \"auto\"\n\
-                [settings]\nthreads = 8\nmemory = \"64 GB\"\ngpus = 2\ndevice = \"cpu\"\n";
+                [settings]\nthreads = 8\nmemory = \"64 GB\"\ngpus = 2\ndevice = \"cpu\"\n\
+                worker_silence = \"10m\"\n";
     let (workflow, _) = opened(&format!("{HEAD}{text}"));
     let resources = &workflow.stage("train").expect("a stage").resources;
     assert_eq!(resources.memory_bytes, Some(12_884_901_888));
@@ -189,6 +190,7 @@ fn resources_and_settings_are_understood() {
     let settings = &workflow.settings;
     assert_eq!((settings.threads, settings.gpus, settings.memory_bytes), (Some(8), Some(2), Some(64_000_000_000)));
     assert_eq!(settings.device, Some(Device::Cpu));
+    assert_eq!(settings.worker_silence.map(|time| time.as_secs()), Some(600));
 }
 
 #[test]
