@@ -1,5 +1,6 @@
 //! The tests that look at nnflow from outside: one binary, one module a subject.
 
+mod augmentation;
 mod challenge;
 mod cluster;
 mod commands;

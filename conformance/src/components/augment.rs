@@ -1,6 +1,7 @@
 //! The deterministic parts of augmentation against batchgeneratorsv2 as nnU-Net configures it, all that is random fixed.
 
 mod spatial;
+mod tensors;
 
 use std::collections::BTreeMap;
 
@@ -42,8 +43,12 @@ struct Case<'a> {
 
 pub(super) fn compare(folder: &Folder, _: &Surroundings) -> Result<Vec<Vector>, Problem> {
     let entries: Vec<Entry> = folder.list(CASES)?;
-    let of_entry = |entry: &Entry| Vector::of(&entry.case, |check| Case { folder, entry }.compare(check));
-    Ok(entries.iter().map(of_entry).collect())
+    let of_entry = |entry: &Entry| {
+        let (case, name) = (Case { folder, entry }, &entry.case);
+        let on_tensors = || Vector::of(format!("{name}, on tensors"), |check| tensors::compare(&case, check));
+        [Some(Vector::of(name, |check| case.compare(check))), tensors::has_part(&case).then(on_tensors)]
+    };
+    Ok(entries.iter().flat_map(of_entry).flatten().collect())
 }
 
 impl Case<'_> {
@@ -161,11 +166,15 @@ impl Case<'_> {
         self.compare_image(check, &image, IMAGE)
     }
 
-    fn mirror(&self, check: &mut Check) -> Result<(), Problem> {
+    fn mirrored_axes(&self) -> Result<[bool; 3], Problem> {
         let axes: Vec<usize> = self.parameter("axes")?;
         // The one slice of a 2-D image is an axis that only we have.
         let is_flat = self.entry.inputs.values().all(|entry| entry.shape.len() == 3);
-        let axes = std::array::from_fn(|axis| axes.iter().any(|&mirrored| mirrored + usize::from(is_flat) == axis));
+        Ok(std::array::from_fn(|axis| axes.iter().any(|&mirrored| mirrored + usize::from(is_flat) == axis)))
+    }
+
+    fn mirror(&self, check: &mut Check) -> Result<(), Problem> {
+        let axes = self.mirrored_axes()?;
         let (mut image, mut labels) = (self.image()?, self.labels()?);
         mirror(&mut image, axes);
         mirror(&mut labels, axes);

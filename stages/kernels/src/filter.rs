@@ -10,6 +10,9 @@ use ndarray::ArrayViewMut3;
 /// Columns that a pass over a strided axis works on at a time, so that the copy of them stays in the cache.
 const BLOCK: usize = 128;
 
+/// Where the kernel of cubic splines is cut: the pole to this power is 7e-10.
+const SPLINE_RADIUS: i32 = 16;
+
 /// What lies beyond the border of a volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Border {
@@ -74,9 +77,29 @@ impl Kernel {
         Self::with_radius(sigma, (truncate * sigma + 0.5) as usize)
     }
 
+    /// The kernel that turns voxels into the coefficients of the cubic spline through them, where the border is mirrored.
+    ///
+    /// It has no end; it is cut where a weight is below what single precision tells from 0.
+    ///
+    /// # Reference
+    /// Unser: Splines, a perfect fit for signal and image processing (1999), doi:10.1109/79.799930, box 2: the impulse
+    /// response of the filter that `scipy.ndimage.spline_filter` applies recursively.
+    #[must_use]
+    pub fn cubic_spline() -> Self {
+        let pole = 3.0_f64.sqrt() - 2.0;
+        let centre = 6.0 * pole / (pole * pole - 1.0);
+        Self { weights: (0..=SPLINE_RADIUS).map(|distance| (centre * pole.powi(distance)) as f32).collect() }
+    }
+
+    /// The kernel that changes nothing.
+    #[must_use]
+    pub fn identity() -> Self {
+        Self { weights: vec![1.0] }
+    }
+
     fn with_radius(sigma: f64, radius: usize) -> Self {
         if sigma.is_nan() || sigma <= 0.0 {
-            return Self { weights: vec![1.0] };
+            return Self::identity();
         }
         let density = |distance: usize| (-0.5 * (distance as f64 / sigma).powi(2)).exp();
         let sum = density(0) + 2.0 * (1..=radius).map(density).sum::<f64>();
@@ -233,6 +256,21 @@ mod tests {
         let outermost = f64::from(0.5 + 0.5 * kernel.weights()[0]);
         smooth(volume.view_mut(), &[kernel, none.clone(), none], Border::Zero);
         assert!((f64::from(volume[[0, 0, 0]]) - outermost).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_cubic_spline_passes_through_what_it_was_made_of() {
+        let original = Array3::from_shape_fn((1, 1, 9), |(_, _, x)| ((x * 31) % 13) as f32);
+        let mut coefficients = original.clone();
+        let kernels = [Kernel::identity(), Kernel::identity(), Kernel::cubic_spline()];
+        smooth(coefficients.view_mut(), &kernels, Border::Mirror);
+        // At a voxel the cubic B-spline is 2/3, at its neighbours 1/6; the neighbours of the first are both the second.
+        for x in 0..9_usize {
+            let neighbour =
+                |offset: isize| coefficients[[0, 0, Border::Mirror.source(x as isize + offset, 9).expect("mirrored")]];
+            let value = (neighbour(-1) + 4.0 * neighbour(0) + neighbour(1)) / 6.0;
+            assert!((value - original[[0, 0, x]]).abs() < 1e-5, "{value} at {x}");
+        }
     }
 
     #[test]

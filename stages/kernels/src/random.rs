@@ -8,5 +8,5 @@
 mod counter;
 mod mersenne;
 
-pub use counter::CounterRandom;
+pub use counter::{CounterRandom, philox};
 pub use mersenne::MersenneTwister;

@@ -9,6 +9,7 @@
 #include <ATen/autocast_mode.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/from_blob.h>
 
 #include <cstdint>
 #include <cstdio>
@@ -100,9 +101,17 @@ int nnflow_shim_channels_last(const at::Tensor* tensor, at::Tensor** result) {
   });
 }
 
-// Copies into a tensor that is there; the host need not wait where the source is pinned.
-int nnflow_shim_copy(at::Tensor* target, const at::Tensor* source, int non_blocking) {
-  return guarded([&] { target->copy_(*source, non_blocking != 0); });
+// Values of the host as a tensor of a GPU, over pinned memory: the host need not wait for the copy, and has its values back
+// at once.
+int nnflow_shim_upload(const void* values, int scalar_type, const int64_t* shape, int axes, int index, at::Tensor** result) {
+  return guarded([&] {
+    const auto type = static_cast<at::ScalarType>(scalar_type);
+    const auto options = at::TensorOptions().dtype(type);
+    // It is only read.
+    const auto borrowed = at::from_blob(const_cast<void*>(values), at::IntArrayRef(shape, axes), options);
+    const at::Device device(at::kCUDA, static_cast<c10::DeviceIndex>(index));
+    *result = new at::Tensor(borrowed.pin_memory().to(device, type, /*non_blocking=*/true));
+  });
 }
 
 // Bytes of a GPU: the most that tensors took since the last reset, what is free, and what there is.
@@ -118,12 +127,21 @@ int nnflow_shim_memory(int index, uint64_t result[3]) {
   });
 }
 
+// Before the first tensor on a GPU its allocator knows no device, and would refuse to be asked about one.
 int nnflow_shim_reset_peak(int index) {
-  return guarded([&] { at::accelerator::resetPeakStats(static_cast<c10::DeviceIndex>(index)); });
+  return guarded([&] {
+    if (at::getDeviceAllocator(at::kCUDA)->initialized()) {
+      at::accelerator::resetPeakStats(static_cast<c10::DeviceIndex>(index));
+    }
+  });
 }
 
 int nnflow_shim_empty_cache() {
-  return guarded([] { at::accelerator::emptyCache(); });
+  return guarded([] {
+    if (at::getDeviceAllocator(at::kCUDA)->initialized()) {
+      at::accelerator::emptyCache();
+    }
+  });
 }
 
 }  // extern "C"

@@ -4,6 +4,7 @@
 //! stage that trains or predicts is written without a tensor.
 
 pub mod architecture;
+pub mod augment;
 pub mod checkpoint;
 pub mod device;
 mod error;

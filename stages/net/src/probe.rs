@@ -6,10 +6,13 @@
 use std::collections::BTreeMap;
 
 use ndarray::ArrayD;
+use nnflow_kernels::augment::PendingSample;
 use tch::kind::Element;
 use tch::{Kind, Tensor};
 
 use crate::architecture::{Architecture, Description};
+use crate::augment::{Augmented, Augmenter};
+use crate::device::Device;
 use crate::error::TorchError;
 use crate::inference::array;
 use crate::loss::Loss;
@@ -184,6 +187,26 @@ pub fn optimizer(
         steps.push(Step { clipped: values(&clipped)?, state, parameters: values(&parameters)? });
     }
     Ok(steps)
+}
+
+/// A sample as training augments it on a device, here on the CPU: the image `[1, channel, (z,) y, x]`, and the labels
+/// `[1, 1, (z,) y, x]` for each supervised output.
+///
+/// # Errors
+/// [`TorchError`] if image, labels and what was drawn do not fit each other.
+pub fn augmented(augmenter: &Augmenter, sample: &PendingSample) -> Result<(ArrayD<f32>, Vec<ArrayD<i16>>), TorchError> {
+    let Augmented { image, labels } = augmenter.apply(std::slice::from_ref(sample), Device::Cpu { threads: 1 })?;
+    // 32 bits hold every label.
+    let labels = labels.iter().map(|labels| Ok(array(&labels.f_to_kind(Kind::Float)?)?.mapv(|label| label as i16)));
+    Ok((array(&image)?, labels.collect::<Result<_, TorchError>>()?))
+}
+
+/// Augments samples on a device and drops them, to measure how long that takes.
+///
+/// # Errors
+/// [`TorchError`] as for [`augmented`], or where the device's memory is short.
+pub fn augment_and_drop(augmenter: &Augmenter, samples: &[PendingSample], device: Device) -> Result<(), TorchError> {
+    augmenter.apply(samples, device).map(drop)
 }
 
 fn values(tensor: &Tensor) -> Result<Vec<f32>, TorchError> {

@@ -3,6 +3,7 @@
 use std::ffi::CStr;
 use std::marker::PhantomData;
 
+use tch::kind::Element;
 use tch::{Kind, Tensor};
 
 use crate::device::Device;
@@ -21,7 +22,14 @@ unsafe extern "C" {
     fn nnflow_shim_set_deterministic(enabled: i32) -> i32;
     fn nnflow_shim_set_tf32(enabled: i32) -> i32;
     fn nnflow_shim_channels_last(tensor: *const Object, result: *mut *mut Object) -> i32;
-    fn nnflow_shim_copy(target: *mut Object, source: *const Object, non_blocking: i32) -> i32;
+    fn nnflow_shim_upload(
+        values: *const Object,
+        scalar_type: i32,
+        shape: *const i64,
+        axes: i32,
+        index: i32,
+        result: *mut *mut Object,
+    ) -> i32;
     fn nnflow_shim_memory(index: i32, result: *mut u64) -> i32;
     fn nnflow_shim_reset_peak(index: i32) -> i32;
     fn nnflow_shim_empty_cache() -> i32;
@@ -55,6 +63,8 @@ impl Autocast {
 fn scalar_type(kind: Kind) -> i32 {
     match kind {
         Kind::BFloat16 => 15,
+        Kind::Float => 6,
+        Kind::Int16 => 2,
         _ => 5,
     }
 }
@@ -113,14 +123,32 @@ pub fn channels_last(tensor: &Tensor) -> Result<Tensor, TorchError> {
     }
 }
 
-/// Copies `source` into `target`, of the same shape. Where one of them is on a GPU and the other pinned, nobody waits.
+/// Values of the host as a tensor of this shape on a device.
+///
+/// A GPU gets them from pinned memory, and nobody waits until it has: work that is asked for later comes after the copy.
 ///
 /// # Errors
-/// If the shapes differ.
-pub fn copy(target: &mut Tensor, source: &Tensor) -> Result<(), TorchError> {
+/// If there are other values than the shape says, or memory is short.
+pub(crate) fn upload<T: Element>(values: &[T], shape: &[i64], device: Device) -> Result<Tensor, TorchError> {
+    let Device::Cuda(index) = device else { return Ok(Tensor::f_from_slice(values)?.f_view(shape)?) };
+    if shape.iter().product::<i64>() != values.len() as i64 {
+        return Err(TorchError::of_text(&format!("{} values do not fill the shape {shape:?}", values.len())));
+    }
+    let mut result = std::ptr::null_mut();
     #[expect(unsafe_code, reason = "a function of another language")]
-    // SAFETY: both are tensors of libtorch's that are alive, and the target is nobody else's.
-    checked(unsafe { nnflow_shim_copy(target.as_mut_ptr().cast(), source.as_ptr().cast(), 1) })
+    // SAFETY: `values` and `shape` are alive and as long as is said, and only read until the function returns; it makes a
+    // tensor at `result`, which becomes tch's to delete, or fails and leaves it alone.
+    unsafe {
+        checked(nnflow_shim_upload(
+            values.as_ptr().cast(),
+            scalar_type(T::KIND),
+            shape.as_ptr(),
+            shape.len() as i32,
+            number(index),
+            &raw mut result,
+        ))?;
+        Ok(Tensor::from_ptr(result.cast()))
+    }
 }
 
 /// Bytes of a GPU's memory.
@@ -235,15 +263,13 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_of_another_shape_is_an_error() {
-        let mut target = Tensor::zeros([2, 3], (Kind::Float, tch::Device::Cpu));
-        assert!(copy(&mut target, &Tensor::ones([4], (Kind::Float, tch::Device::Cpu))).is_err());
+    fn values_arrive_in_their_order() {
+        let found = upload(&[1_i16, 2, 3, 4, 5, 6], &[2, 3], CPU).expect("six values");
+        assert_eq!(found, Tensor::from_slice(&[1_i16, 2, 3, 4, 5, 6]).view([2, 3]));
     }
 
     #[test]
-    fn a_copy_arrives() {
-        let mut target = Tensor::zeros([2], (Kind::Float, tch::Device::Cpu));
-        copy(&mut target, &Tensor::from_slice(&[1.0_f32, 2.0])).expect("the shapes are the same");
-        assert_eq!(target, Tensor::from_slice(&[1.0_f32, 2.0]));
+    fn values_that_do_not_fill_the_shape_are_an_error() {
+        assert!(upload(&[1.0_f32, 2.0], &[3], CPU).is_err());
     }
 }

@@ -10,12 +10,14 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+use nnflow_kernels::augment::PendingSample;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 pub use batch::{Batch, BatchError};
 pub use running::{BatchLoss, ClassCounts, Evaluation, RunningEvaluation, RunningLoss};
 
+use crate::augment::{Augmented, Augmenter};
 use crate::device::Device;
 use crate::error::TorchError;
 use crate::loss::{Loss, Sums, deep_supervision_weights};
@@ -23,7 +25,7 @@ use crate::network::{Network, Topology, leaves};
 use crate::optimizer::{Optimizer, OptimizerOptions, clip};
 use crate::parallel::map_in_order;
 use crate::precision::Precision;
-use batch::Piece;
+use batch::{Piece, split_pending};
 use scale::{LossScale, keep_if};
 
 /// What a training makes small, and how.
@@ -130,8 +132,32 @@ impl Trainer {
     /// # Errors
     /// [`TrainingError`] where the batch does not fit the network, or the device's memory.
     pub fn step(&mut self, batch: &Batch<'_>, learning_rate: f64) -> Result<BatchLoss, TrainingError> {
-        let task = self.task();
         let pieces = self.pieces(batch)?;
+        self.step_on(pieces, learning_rate)
+    }
+
+    /// Makes one step on samples that the device augments first, as [`Trainer::step`] does on a batch.
+    ///
+    /// # Errors
+    /// [`TrainingError`] where the samples do not fit the network, or the device's memory.
+    pub fn step_augmented(
+        &mut self,
+        samples: &[PendingSample],
+        augmenter: &Augmenter,
+        learning_rate: f64,
+    ) -> Result<BatchLoss, TrainingError> {
+        let (architecture, target) = (self.network.architecture(), &self.options.loss.target);
+        let pieces = split_pending(samples, augmenter, architecture, target, self.network.device())?;
+        let pieces = self.with_parameters(pieces)?;
+        self.step_on(pieces, learning_rate)
+    }
+
+    fn step_on(
+        &mut self,
+        pieces: Vec<(Piece<'_>, Vec<Tensor>)>,
+        learning_rate: f64,
+    ) -> Result<BatchLoss, TrainingError> {
+        let task = self.task();
         let threads = task.device.threads();
         let forwarded = all(map_in_order(threads, pieces, |(piece, parameters)| task.forward(&piece, parameters)))?;
         let (loss, gradients) = task.loss(&forwarded)?;
@@ -197,7 +223,10 @@ impl Trainer {
     /// thread.
     fn pieces<'a>(&self, batch: &Batch<'a>) -> Result<Vec<(Piece<'a>, Vec<Tensor>)>, TrainingError> {
         batch.check(self.network.architecture(), &self.options.loss.target)?;
-        let pieces = batch.split(self.network.device());
+        self.with_parameters(batch.split(self.network.architecture(), self.network.device()))
+    }
+
+    fn with_parameters<'a>(&self, pieces: Vec<Piece<'a>>) -> Result<Vec<(Piece<'a>, Vec<Tensor>)>, TrainingError> {
         let parameters = |piece| Ok((piece, leaves(self.network.topology(), self.network.buffer())?));
         pieces.into_iter().map(parameters).collect()
     }
@@ -205,27 +234,27 @@ impl Trainer {
 
 impl Task<'_> {
     fn forward(&self, piece: &Piece<'_>, parameters: Vec<Tensor>) -> Result<Forwarded, TorchError> {
-        let outputs = self.outputs(piece, &parameters)?;
-        let sums = self.sums(piece, &outputs)?;
+        let Augmented { image, labels } = piece.load(self.device)?;
+        let outputs = self.outputs(&image, &parameters)?;
+        let sums = self.sums(&labels, &outputs)?;
         Ok(Forwarded { parameters, sums })
     }
 
     fn evaluate(&self, piece: &Piece<'_>, parameters: Vec<Tensor>) -> Result<(Forwarded, Tensor), TorchError> {
-        let outputs = self.outputs(piece, &parameters)?;
-        let sums = self.sums(piece, &outputs)?;
-        let counts = self.loss.target.counts(&outputs[0], &piece.labels(0, &outputs[0], self.device)?)?;
+        let Augmented { image, labels } = piece.load(self.device)?;
+        let outputs = self.outputs(&image, &parameters)?;
+        let sums = self.sums(&labels, &outputs)?;
+        let counts = self.loss.target.counts(&outputs[0], &labels[0].f_to_kind(Kind::Int64)?)?;
         Ok((Forwarded { parameters, sums }, counts))
     }
 
-    fn outputs(&self, piece: &Piece<'_>, parameters: &[Tensor]) -> Result<Vec<Tensor>, TorchError> {
-        let image = piece.image(self.device)?;
-        self.precision.run(self.device, || self.topology.forward(parameters, &image, self.weights.len()))
+    fn outputs(&self, image: &Tensor, parameters: &[Tensor]) -> Result<Vec<Tensor>, TorchError> {
+        self.precision.run(self.device, || self.topology.forward(parameters, image, self.weights.len()))
     }
 
-    fn sums(&self, piece: &Piece<'_>, outputs: &[Tensor]) -> Result<Vec<Sums>, TorchError> {
-        let sums =
-            |(index, output): (usize, &Tensor)| self.loss.sums(output, &piece.labels(index, output, self.device)?);
-        outputs.iter().enumerate().map(sums).collect()
+    fn sums(&self, labels: &[Tensor], outputs: &[Tensor]) -> Result<Vec<Sums>, TorchError> {
+        let sums = |(output, labels): (&Tensor, &Tensor)| self.loss.sums(output, &labels.f_to_kind(Kind::Int64)?);
+        outputs.iter().zip(labels).map(sums).collect()
     }
 
     /// The loss of the whole batch, and its gradient by the sums of each piece and output.

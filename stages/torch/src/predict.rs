@@ -9,6 +9,7 @@ use nnflow_net::device::Device;
 use nnflow_net::inference::{Average, InferenceError, InferenceOptions, PrecisionOfSums, Prediction, predict as infer};
 use nnflow_net::network::Network;
 use nnflow_net::precision::Precision;
+use nnflow_net::shim;
 use nnflow_nnunet::case::{CaseRecord, IMAGE, open};
 use nnflow_nnunet::export::{ExportPlan, Exporter, NextStageFrom, ScoreKind, ScoreSource, Scores, Wanted, slab_bytes};
 use nnflow_nnunet::train::model::{ModelRecord, RECORD, WEIGHTS};
@@ -18,7 +19,7 @@ use nnflow_nnunet::train::slices::Classes;
 use nnflow_stage::{Artifact, Context, FileRef, InputValue, StageError};
 use serde::Deserialize;
 
-use crate::serve::precision;
+use crate::serve::{GIBIBYTE, precision};
 use crate::train::{checkpoint, torch};
 
 /// What can be set of a prediction.
@@ -73,7 +74,12 @@ pub(crate) fn predict(context: &mut Context<'_>, networks: &mut Networks) -> Res
         (AverageName::Probabilities, None) => (Average::Softmax, ScoreKind::Probabilities),
         (AverageName::Probabilities, Some(_)) => (Average::Sigmoid, ScoreKind::Probabilities),
     };
+    let device = held.identity.1;
+    shim::reset_peak(device).map_err(torch)?;
     let prediction = infer(&held.networks, image.view(), &options(&settings, held, average)).map_err(inference)?;
+    if let Some(memory) = shim::memory(device).map_err(torch)? {
+        context.log(format!("the GPU held {:.1} GiB at most", memory.peak as f64 / GIBIBYTE));
+    }
     drop(image);
     let scores = Scores { kind, values: &Predicted(prediction) };
     let slab_bytes = slab_bytes(context.resources().memory_bytes);
@@ -112,7 +118,6 @@ fn input_image(context: &Context<'_>, artifact: &Artifact, classes: &Classes) ->
 }
 
 fn options(settings: &Settings, held: &Held, average: Average) -> InferenceOptions {
-    const GIBIBYTE: f64 = 1024.0 * 1024.0 * 1024.0;
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates, which is what is wanted")]
     let device_memory = (settings.gpu_sums * GIBIBYTE) as u64;
     let record = &held.record;
@@ -147,6 +152,7 @@ impl Networks {
         if self.held.as_ref().is_none_or(|held| held.identity != identity) {
             // What is held is given back first, so that both are never in memory.
             self.held = None;
+            shim::give_back_memory(device).map_err(torch)?;
             self.held = Some(load(&models, identity)?);
         }
         self.held.as_ref().ok_or_else(|| StageError::internal("the networks were not loaded"))

@@ -16,6 +16,9 @@ use nnflow_stage::{
 
 use crate::predict::Networks;
 
+/// Bytes.
+pub(crate) const GIBIBYTE: f64 = 1024.0 * 1024.0 * 1024.0;
+
 /// Serves until standard input ends.
 pub(crate) fn serve() -> ExitCode {
     reply(&Reply::Ready {

@@ -19,14 +19,14 @@ use nnflow_stage::{Context, Progress, StageError};
 use setup::Setup;
 use state::{CHECKPOINT, Counters};
 
+use crate::serve::GIBIBYTE;
+
 /// The weights of the best epoch so far, beside the checkpoint.
 const BEST: &str = "best.safetensors";
 
 /// The learning curve, as a table and as a picture.
 const CURVE: &str = "progress.csv";
 const PICTURE: &str = "curve.svg";
-
-const GIBIBYTE: f64 = 1024.0 * 1024.0 * 1024.0;
 
 /// How often progress within an epoch is told, at most.
 const TELL_EVERY: Duration = Duration::from_millis(500);
@@ -37,22 +37,30 @@ const AHEAD: usize = 2;
 /// Runs the stage `train`.
 pub(crate) fn train(context: &mut Context<'_>) -> Result<(), StageError> {
     let setup = Setup::new(context)?;
+    shim::reset_peak(setup.device).map_err(torch)?;
+    let trained = train_with(context, &setup);
+    // Whatever the worker does next needs the memory in pieces of other sizes.
+    let given_back = shim::give_back_memory(setup.device).map_err(torch);
+    trained.and(given_back)
+}
+
+fn train_with(context: &mut Context<'_>, setup: &Setup) -> Result<(), StageError> {
     fs_create(context.work())?;
-    let network = initial_network(context, &setup)?;
+    let network = initial_network(context, setup)?;
     let mut trainer = Trainer::new(network, setup.options.clone()).map_err(training)?;
     let mut counters = state::resume(context, &mut trainer, setup.settings.optimizer.learning_rate)?;
     context.log(format!("`{CURVE}` and `{PICTURE}` are written after each epoch to {}", context.work().display()));
     let between = Duration::from_secs_f64(60.0 * setup.settings.checkpoint_minutes);
     let mut saved = Instant::now();
     while counters.stopped.is_none() && counters.epochs() < setup.settings.epochs {
-        epoch(context, &setup, &mut trainer, &mut counters)?;
+        epoch(context, setup, &mut trainer, &mut counters)?;
         let last = counters.stopped.is_some() || counters.epochs() == setup.settings.epochs;
         if last || (counters.epochs() % setup.settings.checkpoint_every == 0 && saved.elapsed() >= between) {
             counters.save(&trainer, &context.work().join(CHECKPOINT))?;
             saved = Instant::now();
         }
     }
-    write_model(context, &setup, &trainer, &counters)
+    write_model(context, setup, &trainer, &counters)
 }
 
 /// The network before its first step: random, or with the weights of a model.
@@ -132,13 +140,19 @@ struct Pass<'a, 'c> {
 
 impl Pass<'_, '_> {
     fn train(&mut self, maker: &BatchMaker<'_>, trainer: &mut Trainer, rate: f64) -> Result<f64, StageError> {
-        let epoch = self.epoch;
+        let (epoch, setup) = (self.epoch, self.setup);
         let mut running = RunningLoss::default();
-        let batches = self.setup.settings.batches_per_epoch as usize;
-        self.batches(batches, &|index| maker.training_batch(epoch, index), |batch| {
-            let loss = trainer.step(&borrowed(batch), rate).map_err(training)?;
-            running.add(&loss).map_err(torch)
-        })?;
+        let batches = setup.settings.batches_per_epoch as usize;
+        match &setup.augmenter {
+            None => self.batches(batches, &|index| maker.training_batch(epoch, index), |batch| {
+                let loss = trainer.step(&borrowed(batch), rate).map_err(training)?;
+                running.add(&loss).map_err(torch)
+            })?,
+            Some(augmenter) => self.batches(batches, &|index| maker.training_samples(epoch, index), |samples| {
+                let loss = trainer.step_augmented(samples, augmenter, rate).map_err(training)?;
+                running.add(&loss).map_err(torch)
+            })?,
+        }
         let loss = running.mean().map_err(torch)?.unwrap_or(0.0);
         if loss.is_finite() {
             return Ok(loss);
@@ -161,11 +175,11 @@ impl Pass<'_, '_> {
         Ok(running)
     }
 
-    fn batches(
+    fn batches<B: Send>(
         &mut self,
         count: usize,
-        make: &(dyn Fn(usize) -> Result<LoadedBatch, StageError> + Sync),
-        mut take: impl FnMut(&LoadedBatch) -> Result<(), StageError>,
+        make: &(dyn Fn(usize) -> Result<B, StageError> + Sync),
+        mut take: impl FnMut(&B) -> Result<(), StageError>,
     ) -> Result<(), StageError> {
         let threads = self.setup.loader_threads;
         let (context, waited, told) = (self.context, &mut self.waited, &mut self.told);

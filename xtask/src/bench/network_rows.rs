@@ -27,11 +27,7 @@ macro_rules! step {
                 let script = place.programs.script("steps.py").arg_of($what);
                 in_folders(script.arg_of(place.preprocessed()), &place.shared).arg_of($configuration).arg_of($count)
             }),
-            nnflow: |place| {
-                let example =
-                    place.programs.example("steps").arg_of($what).arg_of(place.planned()).arg_of($configuration);
-                with(example, CHANNELS_AND_OUTPUTS).arg_of($count)
-            },
+            nnflow: |place| place.our_step($what, $configuration, $count),
             results: None,
         }
     };
@@ -59,6 +55,12 @@ pub(crate) static NETWORKS: [Group; 4] = [
         rows: &[
             step!("training step, 2d", "train", "2d", "3"),
             step!("training step, 3d_fullres", "train", "3d_fullres", "5"),
+            Row {
+                name: "augmentation of a batch by the device, 3d_fullres",
+                nnunet: None,
+                nnflow: |place| place.our_step("augment", "3d_fullres", "20"),
+                results: None,
+            },
             step!("sliding window with mirroring, 2d", "predict", "2d", "3"),
             step!("sliding window with mirroring, 3d_fullres", "predict", "3d_fullres", "3"),
         ],
@@ -123,6 +125,11 @@ impl Place<'_> {
     /// nnU-Net's plans, which both programs follow.
     fn planned(&self) -> PathBuf {
         self.preprocessed().join("nnUNetPlans.json")
+    }
+
+    fn our_step(&self, what: &str, configuration: &str, count: &str) -> Command {
+        let example = self.programs.example("steps").arg_of(what).arg_of(self.planned()).arg_of(configuration);
+        with(example, CHANNELS_AND_OUTPUTS).arg_of(count)
     }
 
     fn their_script(&self, name: &str) -> Command {

@@ -7,20 +7,16 @@ use super::{Case, EXACT};
 use crate::{Check, Problem, Tolerance};
 
 /// Of intensities; nnU-Net's coordinates are of 32 bits, which tells near strong edges.
-const IMAGE: Tolerance = Tolerance::Absolute(1e-3);
+pub(super) const IMAGE: Tolerance = Tolerance::Absolute(1e-3);
 /// Share of labels that may differ; nnU-Net's scores are of 16 bits, in which they tie.
-const LABELS: f64 = 0.005;
+pub(super) const LABELS: f64 = 0.005;
 const AFFINE: Tolerance = Tolerance::Absolute(1e-12);
 /// The label outside of the image.
 const OUTSIDE: i16 = -1;
 
 pub(super) fn compare(case: &Case<'_>, check: &mut Check) -> Result<(), Problem> {
     let (image, labels) = (case.image()?, case.labels()?);
-    let patch = match case.parameter::<Vec<usize>>("patch_size")?[..] {
-        [z, y, x] => [z, y, x],
-        [y, x] => [1, y, x],
-        _ => return Err(case.not_understood("a patch that has neither two nor three axes".to_owned())),
-    };
+    let patch = patch(case)?;
     let Some(map) = drawn(case)?.spatial_map(patch) else {
         case.compare_image(check, &centre_crop(image.view(), patch, 0.0), EXACT)?;
         return case.compare_labels(check, "segmentation", &centre_crop(labels.view(), patch, OUTSIDE), 0.0);
@@ -30,8 +26,16 @@ pub(super) fn compare(case: &Case<'_>, check: &mut Check) -> Result<(), Problem>
     case.compare_labels(check, "segmentation", &sample_labels(labels.view(), &map, patch, OUTSIDE), LABELS)
 }
 
+pub(super) fn patch(case: &Case<'_>) -> Result<[usize; 3], Problem> {
+    match case.parameter::<Vec<usize>>("patch_size")?[..] {
+        [z, y, x] => Ok([z, y, x]),
+        [y, x] => Ok([1, y, x]),
+        _ => Err(case.not_understood("a patch that has neither two nor three axes".to_owned())),
+    }
+}
+
 /// The vector's parameters as if they had been drawn.
-fn drawn(case: &Case<'_>) -> Result<Drawn, Problem> {
+pub(super) fn drawn(case: &Case<'_>) -> Result<Drawn, Problem> {
     let angles: Vec<f64> = case.parameter("angles_rad")?;
     let rotation = std::array::from_fn(|axis| angles.get(axis).copied().unwrap_or(0.0));
     Ok(Drawn {

@@ -13,8 +13,9 @@ use crate::random::CounterRandom;
 /// Adding and subtracting this rounds a small float to a whole number, which then stands in its lowest bits.
 const ROUNDER: f32 = 12_582_912.0;
 
-/// Pairs of normal numbers that are made at a time.
-const PAIRS: usize = 64;
+/// Pairs of normal numbers that are made at a time: of 128 numbers of the generator the first 64 decide the radii, the others
+/// the angles, and the 64 cosines stand before the 64 sines.
+pub const PAIRS: usize = 64;
 
 /// Evaluates a polynomial, highest power first.
 #[inline(always)]

@@ -2,7 +2,7 @@
 
 use ndarray::{Array4, ArrayView3, ArrayView4, Axis, Zip, concatenate, s};
 
-use super::low_resolution::nearest_exact;
+use super::low_resolution::{nearest_exact, scaled_extents};
 
 /// Replaces the label `from` by `to` everywhere.
 pub fn replace_label(labels: &mut Array4<i16>, from: i16, to: i16) {
@@ -52,12 +52,17 @@ pub fn regions_to_channels(labels: ArrayView3<'_, i16>, regions: &[Vec<i16>]) ->
 /// If `previous` does not have the image's extent.
 #[must_use]
 pub fn append_one_hot(image: ArrayView4<'_, f32>, previous: ArrayView3<'_, i16>, all_labels: &[i16]) -> Array4<f32> {
-    let (_, depth, height, width) = image.dim();
-    let mut one_hot = Array4::zeros((all_labels.len(), depth, height, width));
-    for (&expected, mut channel) in all_labels.iter().zip(one_hot.outer_iter_mut()) {
-        Zip::from(&mut channel).and(previous).for_each(|value, label| *value = f32::from(u8::from(*label == expected)));
+    concatenate![Axis(0), image, one_hot(previous, all_labels)]
+}
+
+/// A channel for each of `all_labels`, 1 where `labels` has that label and 0 elsewhere.
+pub(super) fn one_hot(labels: ArrayView3<'_, i16>, all_labels: &[i16]) -> Array4<f32> {
+    let (depth, height, width) = labels.dim();
+    let mut channels = Array4::zeros((all_labels.len(), depth, height, width));
+    for (&expected, mut channel) in all_labels.iter().zip(channels.outer_iter_mut()) {
+        Zip::from(&mut channel).and(labels).for_each(|value, label| *value = f32::from(u8::from(*label == expected)));
     }
-    concatenate![Axis(0), image, one_hot]
+    channels
 }
 
 /// The labels at each of `scales` (fractions of the extent of axes z, y and x), each voxel the nearest of the original.
@@ -73,8 +78,7 @@ pub fn deep_supervision_targets(labels: ArrayView4<'_, i16>, scales: &[[f64; 3]]
 fn downscale(labels: ArrayView4<'_, i16>, scale: [f64; 3]) -> Array4<i16> {
     let (channels, depth, height, width) = labels.dim();
     let shape = [depth, height, width];
-    let target: [usize; 3] =
-        std::array::from_fn(|axis| ((shape[axis] as f64 * scale[axis]).round_ties_even() as usize).max(1));
+    let target = scaled_extents(shape, scale);
     if scale == [1.0; 3] || labels.is_empty() {
         return labels.to_owned();
     }

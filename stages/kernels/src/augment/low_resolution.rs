@@ -11,6 +11,19 @@ pub(super) fn nearest_exact(index: usize, from: usize, to: usize) -> usize {
     (((index as f32 + 0.5) * scale) as usize).min(from.saturating_sub(1))
 }
 
+/// The extents of `shape` times `scale`, rounded half to even, of at least one voxel.
+#[must_use]
+pub fn scaled_extents(shape: [usize; 3], scale: [f64; 3]) -> [usize; 3] {
+    std::array::from_fn(|axis| ((shape[axis] as f64 * scale[axis]).round_ties_even() as usize).max(1))
+}
+
+/// The extents of the coarser grid that [`simulate_low_resolution`] goes by.
+#[must_use]
+pub fn low_resolution(shape: [usize; 3], scale: [f64; 3]) -> [usize; 3] {
+    let scaled = scaled_extents(shape, scale);
+    std::array::from_fn(|axis| scaled[axis].min(shape[axis]))
+}
+
 /// The voxels before and after voxel `index` of `to`, among the `from` of the axis, and the weight of the second.
 fn linear(index: usize, from: usize, to: usize) -> (usize, usize, f32) {
     let scale = from as f32 / to as f32;
@@ -29,9 +42,7 @@ pub fn simulate_low_resolution(mut volume: ArrayViewMut3<'_, f32>, scale: [f64; 
     if volume.is_empty() {
         return;
     }
-    let low: [usize; 3] = std::array::from_fn(|axis| {
-        ((shape[axis] as f64 * scale[axis]).round_ties_even() as usize).clamp(1, shape[axis])
-    });
+    let low = low_resolution(shape, scale);
     let coarse = take_nearest(volume.view(), low);
     // The last axis first, while the others are short; the first one last, straight into the volume.
     let coarse = stretch(&coarse, low[2], width, 1);

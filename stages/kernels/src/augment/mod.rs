@@ -12,29 +12,33 @@ mod intensity;
 mod labels;
 mod low_resolution;
 mod mirror;
+mod pending;
 mod settings;
 
 pub use cascade::{apply_operator, remove_component};
 pub use draw::{Drawn, DrawnElastic, DrawnNoise, DrawnOperator, DrawnRemoval, ForChannel, Operator};
+pub use elementary::PAIRS as NOISE_PAIRS;
 pub use intensity::{add_noise, gamma, scale_brightness, stretch_contrast};
 pub use labels::{append_one_hot, deep_supervision_targets, mask_outside, regions_to_channels, replace_label};
-pub use low_resolution::simulate_low_resolution;
+pub use low_resolution::{low_resolution, scaled_extents, simulate_low_resolution};
 pub use mirror::mirror;
+pub use pending::PendingSample;
 pub use settings::{
     AugmentationSettings, Cascade, DUMMY_2D_ABOVE, Dimension, Elastic, ForAllChannels, ForSomeChannels, Mirror, Noise,
     Range, Rotation, Scaling,
 };
 
-use ndarray::{Array4, ArrayViewMut3, Axis};
+use ndarray::{Array4, ArrayView4, ArrayViewMut3, Axis, concatenate};
 
+use self::labels::one_hot;
 use crate::{
     filter::{Border, Kernel, smooth},
     random::CounterRandom,
-    spatial::{centre_crop, sample_image, sample_labels},
+    spatial::{SpatialMap, centre_crop, sample_image, sample_labels},
 };
 
 /// The label of voxels outside of the image, or of the nonzero region of it.
-const OUTSIDE: i16 = -1;
+pub const OUTSIDE: i16 = -1;
 
 /// A patch of an image with its labels.
 #[derive(Debug, Clone, PartialEq)]
@@ -155,23 +159,16 @@ impl Augmentation {
     /// settings expect it.
     pub fn apply(&self, drawn: &Drawn, sample: Sample, patch: [usize; 3]) -> Result<Sample, AugmentError> {
         self.check(&sample)?;
-        let mut sample = self.transform_space(drawn, &sample, patch);
-        transform_intensities(drawn, &mut sample.image);
-        mirror(&mut sample.image, drawn.mirror);
-        mirror(&mut sample.labels, drawn.mirror);
-        mask_outside(&mut sample.image, sample.labels.view(), &self.settings.masked_channels);
-        let channels = sample.image.len_of(Axis(0));
-        let mut sample = self.finish(sample);
-        for operator in &drawn.operators {
-            apply_operator(&mut sample.image, channels, operator);
-        }
-        for removal in &drawn.removals {
-            let below = self.settings.cascade.as_ref().map_or(0.0, |cascade| cascade.removal_below);
-            if channels + removal.label < sample.image.len_of(Axis(0)) {
-                remove_component(sample.image.index_axis_mut(Axis(0), channels + removal.label), below, removal);
-            }
-        }
-        Ok(sample)
+        let map = drawn.spatial_map(patch);
+        let mut image = match &map {
+            None => centre_crop(sample.image.view(), patch, 0.0),
+            Some(map) => sample_image(sample.image.view(), map, patch, self.settings.interpolation),
+        };
+        transform_intensities(drawn, &mut image);
+        mirror(&mut image, drawn.mirror);
+        let labels = placed_labels(drawn, map.as_ref(), sample.labels.view(), patch);
+        mask_outside(&mut image, labels.view(), &self.settings.masked_channels);
+        Ok(self.finish(drawn, Sample { image, labels }))
     }
 
     /// Prepares a sample that is not augmented, for validation: labels outside become 0, and the labels of the stage
@@ -181,7 +178,7 @@ impl Augmentation {
     /// As for [`apply`](Self::apply).
     pub fn prepare_validation(&self, sample: Sample) -> Result<Sample, AugmentError> {
         self.check(&sample)?;
-        Ok(self.finish(sample))
+        Ok(self.finish(&Drawn::default(), sample))
     }
 
     fn check(&self, sample: &Sample) -> Result<(), AugmentError> {
@@ -196,28 +193,43 @@ impl Augmentation {
         if sample.image.is_empty() { Err(AugmentError::Empty { found: image.to_vec() }) } else { Ok(()) }
     }
 
-    fn transform_space(&self, drawn: &Drawn, sample: &Sample, patch: [usize; 3]) -> Sample {
-        let Sample { image, labels } = sample;
-        match drawn.spatial_map(patch) {
-            None => Sample {
-                image: centre_crop(image.view(), patch, 0.0),
-                labels: centre_crop(labels.view(), patch, OUTSIDE),
-            },
-            Some(map) => Sample {
-                image: sample_image(image.view(), &map, patch, self.settings.interpolation),
-                labels: sample_labels(labels.view(), &map, patch, OUTSIDE),
-            },
-        }
-    }
-
-    fn finish(&self, mut sample: Sample) -> Sample {
+    fn finish(&self, drawn: &Drawn, mut sample: Sample) -> Sample {
         replace_label(&mut sample.labels, OUTSIDE, 0);
-        let Some(cascade) = &self.settings.cascade else { return sample };
-        let previous = sample.labels.index_axis(Axis(0), 1);
-        let image = append_one_hot(sample.image.view(), previous, &cascade.labels);
+        let Some(previous) = self.previous_stage(drawn, &sample.labels) else { return sample };
+        let image = concatenate![Axis(0), sample.image, previous];
         let labels = sample.labels.slice_move(ndarray::s![..1, .., .., ..]).as_standard_layout().into_owned();
         Sample { image, labels }
     }
+
+    /// The channels for the stage before, in a cascade, with what was drawn done to them; `labels` has none outside.
+    fn previous_stage(&self, drawn: &Drawn, labels: &Array4<i16>) -> Option<Array4<f32>> {
+        let cascade = self.settings.cascade.as_ref()?;
+        let mut channels = one_hot(labels.index_axis(Axis(0), 1), &cascade.labels);
+        for operator in &drawn.operators {
+            apply_operator(&mut channels, 0, operator);
+        }
+        for removal in &drawn.removals {
+            if removal.label < channels.len_of(Axis(0)) {
+                remove_component(channels.index_axis_mut(Axis(0), removal.label), cascade.removal_below, removal);
+            }
+        }
+        Some(channels)
+    }
+}
+
+/// The labels of a patch, sampled and mirrored; those outside of the source are [`OUTSIDE`].
+fn placed_labels(
+    drawn: &Drawn,
+    map: Option<&SpatialMap>,
+    labels: ArrayView4<'_, i16>,
+    patch: [usize; 3],
+) -> Array4<i16> {
+    let mut placed = match map {
+        None => centre_crop(labels, patch, OUTSIDE),
+        Some(map) => sample_labels(labels, map, patch, OUTSIDE),
+    };
+    mirror(&mut placed, drawn.mirror);
+    placed
 }
 
 /// Transforms 2 to 8 of nnU-Net's list, in its order.
@@ -256,9 +268,14 @@ fn transform_intensities(drawn: &Drawn, image: &mut Array4<f32>) {
 /// # Reference
 /// batchgeneratorsv2 0.3.6 `GaussianBlurTransform`.
 pub fn blur_channel(channel: ArrayViewMut3<'_, f32>, sigma: [f64; 3]) {
-    let kernels =
-        std::array::from_fn(|axis| Kernel::nearest_odd(if channel.len_of(Axis(axis)) > 1 { sigma[axis] } else { 0.0 }));
-    smooth(channel, &kernels, Border::Mirror);
+    let (depth, height, width) = channel.dim();
+    smooth(channel, &blur_kernels([depth, height, width], sigma), Border::Mirror);
+}
+
+/// The kernels of [`blur_channel`] for a channel of this shape.
+#[must_use]
+pub fn blur_kernels(shape: [usize; 3], sigma: [f64; 3]) -> [Kernel; 3] {
+    std::array::from_fn(|axis| Kernel::nearest_odd(if shape[axis] > 1 { sigma[axis] } else { 0.0 }))
 }
 
 /// The voxels of each channel.

@@ -1,9 +1,16 @@
 //! A counter-based generator: Philox4x32-10.
 
-/// Round multipliers and key increments of Philox4x32 (Salmon et al. 2011, table 2 and section 4.2).
-const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
-const KEY_INCREMENTS: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
-const ROUNDS: usize = 10;
+/// Numbers of Philox4x32-10, for whoever computes its blocks on another device.
+pub mod philox {
+    /// Round multipliers (Salmon et al. 2011, table 2).
+    pub const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
+    /// What is added to the key after each round (section 4.2).
+    pub const KEY_INCREMENTS: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
+    /// Rounds of a block.
+    pub const ROUNDS: usize = 10;
+}
+
+use philox::{KEY_INCREMENTS, MULTIPLIERS, ROUNDS};
 
 /// Set apart from the keys of seeds, so that a forked stream's key comes from blocks that no stream hands out.
 const FORK_KEY: [u32; 2] = [0x6E6E_666C, 0x6F77_666B];
@@ -44,7 +51,7 @@ impl CounterRandom {
     pub fn fork(&self, tag: u32) -> Self {
         let [first, second, third] = self.counter;
         let key = [self.key[0] ^ FORK_KEY[0], self.key[1] ^ FORK_KEY[1]];
-        let words = philox([tag, first, second, third], key);
+        let words = block([tag, first, second, third], key);
         Self::with_key([words[0], words[1]], self.counter)
     }
 
@@ -52,7 +59,7 @@ impl CounterRandom {
     pub fn next_u32(&mut self) -> u32 {
         if self.used == self.words.len() {
             let [first, second, third] = self.counter;
-            self.words = philox([self.block, first, second, third], self.key);
+            self.words = block([self.block, first, second, third], self.key);
             self.block = self.block.wrapping_add(1);
             self.used = 0;
         }
@@ -121,7 +128,7 @@ impl CounterRandom {
 }
 
 /// One block of Philox4x32-10.
-fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
+fn block(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     for _ in 0..ROUNDS {
         let first = u64::from(MULTIPLIERS[0]) * u64::from(counter[0]);
         let second = u64::from(MULTIPLIERS[1]) * u64::from(counter[2]);
@@ -152,7 +159,7 @@ mod tests {
             ),
         ];
         for (counter, key, expected) in answers {
-            assert_eq!(philox(counter, key), expected);
+            assert_eq!(block(counter, key), expected);
         }
     }
 
@@ -161,7 +168,7 @@ mod tests {
         let mut random = CounterRandom::new(0xBBBB_BBBB_AAAA_AAAA, [7, 8, 9]);
         let words: Vec<u32> = (0..8).map(|_| random.next_u32()).collect();
         let key = [0xAAAA_AAAA, 0xBBBB_BBBB];
-        assert_eq!(words, [philox([0, 7, 8, 9], key), philox([1, 7, 8, 9], key)].concat());
+        assert_eq!(words, [block([0, 7, 8, 9], key), block([1, 7, 8, 9], key)].concat());
     }
 
     #[test]

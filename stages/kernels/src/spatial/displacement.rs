@@ -63,6 +63,18 @@ impl Displacement {
         Self { nodes, step }
     }
 
+    /// The nodes of the displacement along each axis, in voxels; between them it is linear.
+    #[must_use]
+    pub fn nodes(&self) -> &[Array3<f32>; 3] {
+        &self.nodes
+    }
+
+    /// Voxels from node to node, from the first voxel on.
+    #[must_use]
+    pub fn step(&self) -> usize {
+        self.step
+    }
+
     /// The largest displacement along each axis, in voxels.
     #[must_use]
     pub fn largest(&self) -> [f64; 3] {

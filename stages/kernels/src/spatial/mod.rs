@@ -19,6 +19,8 @@ pub use displacement::Displacement;
 pub use image::{Interpolation, sample_image};
 pub use labels::sample_labels;
 
+use std::ops::Range;
+
 use ndarray::{Array4, ArrayView4, s};
 
 /// A linear map of centred positions `[z, y, x]` of the patch to centred positions of the source, in voxels.
@@ -100,6 +102,36 @@ impl SpatialMap {
     }
 }
 
+/// What a source and the patch in its centre have in common along an axis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CentreOverlap {
+    /// The first voxel of the source that both have.
+    pub first_in_source: usize,
+    /// The same voxel in the patch.
+    pub first_in_patch: usize,
+    /// Voxels that both have.
+    pub length: usize,
+}
+
+impl CentreOverlap {
+    /// The overlap of a source of `source` voxels and a patch of `patch`, by the rule of [`centre_crop`].
+    #[must_use]
+    pub fn of(source: usize, patch: usize) -> Self {
+        let (centre, half) = (source / 2, patch / 2);
+        let (first_in_source, first_in_patch) = (centre.saturating_sub(half), half.saturating_sub(centre));
+        let length = (source - first_in_source).min(patch - first_in_patch);
+        Self { first_in_source, first_in_patch, length }
+    }
+
+    fn source(self) -> Range<usize> {
+        self.first_in_source..self.first_in_source + self.length
+    }
+
+    fn patch(self) -> Range<usize> {
+        self.first_in_patch..self.first_in_patch + self.length
+    }
+}
+
 /// Cuts a patch out of the centre of `source` `[c, z, y, x]`; where it reaches out of the source it holds `fill`.
 ///
 /// # Reference
@@ -109,19 +141,13 @@ impl SpatialMap {
 pub fn centre_crop<T: Copy>(source: ArrayView4<'_, T>, patch: [usize; 3], fill: T) -> Array4<T> {
     let (channels, depth, height, width) = source.dim();
     let shape = [depth, height, width];
-    // On each axis: the first voxel that both have, in the source and in the patch, and how many they share.
-    let overlap: [(usize, usize, usize); 3] = std::array::from_fn(|axis| {
-        let (centre, half) = (shape[axis] / 2, patch[axis] / 2);
-        let (from, to) = (centre.saturating_sub(half), half.saturating_sub(centre));
-        (from, to, (shape[axis] - from).min(patch[axis] - to))
-    });
-    let [z, y, x] = overlap;
-    let shared = source.slice(s![.., z.0..z.0 + z.2, y.0..y.0 + y.2, x.0..x.0 + x.2]);
-    if [z.2, y.2, x.2] == patch {
+    let [z, y, x] = std::array::from_fn(|axis| CentreOverlap::of(shape[axis], patch[axis]));
+    let shared = source.slice(s![.., z.source(), y.source(), x.source()]);
+    if [z.length, y.length, x.length] == patch {
         return shared.to_owned();
     }
     let mut result = Array4::from_elem((channels, patch[0], patch[1], patch[2]), fill);
-    result.slice_mut(s![.., z.1..z.1 + z.2, y.1..y.1 + y.2, x.1..x.1 + x.2]).assign(&shared);
+    result.slice_mut(s![.., z.patch(), y.patch(), x.patch()]).assign(&shared);
     result
 }
 

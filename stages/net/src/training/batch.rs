@@ -2,12 +2,14 @@
 
 use std::ops::Range;
 
-use tch::{Kind, Tensor};
+use nnflow_kernels::augment::{OUTSIDE, PendingSample};
 
 use crate::architecture::Architecture;
+use crate::augment::{Augmented, Augmenter};
 use crate::device::Device;
 use crate::error::TorchError;
 use crate::loss::Target;
+use crate::shim::upload;
 
 /// On the CPU a batch is cut into pieces of whole samples, of at least this many voxels and at most this many pieces:
 /// smaller ones cost more than they gain. The cut decides the order of sums, so it depends on the batch alone.
@@ -61,15 +63,21 @@ pub enum BatchError {
 }
 
 /// Some samples of a batch.
-pub(super) struct Piece<'a> {
-    shape: Vec<i64>,
-    image: &'a [f32],
-    labels: Vec<&'a [i16]>,
+pub(super) enum Piece<'a> {
+    /// As they are to be seen.
+    Made {
+        shape: Vec<i64>,
+        image: &'a [f32],
+        /// For each supervised output, with their extents.
+        labels: Vec<(&'a [i16], Vec<i64>)>,
+    },
+    /// To be augmented first.
+    Pending { samples: &'a [PendingSample], augmenter: &'a Augmenter },
 }
 
 impl<'a> Batch<'a> {
     pub(super) fn check(&self, architecture: &Architecture, target: &Target) -> Result<(), BatchError> {
-        self.check_shape(architecture)?;
+        check_shape(&self.shape, architecture)?;
         check_length("the image", self.shape.iter().product(), self.image.len())?;
         check_length("the list of labels", architecture.n_supervised(), self.labels.len())?;
         let shapes = architecture.supervised_shapes(&self.shape[2..]);
@@ -83,53 +91,86 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    fn check_shape(&self, architecture: &Architecture) -> Result<(), BatchError> {
-        let divisors = architecture.divisors();
-        let fits = self.shape.len() == divisors.len() + 2
-            && self.shape[0] > 0
-            && self.shape[1] == architecture.input_channels
-            && self.shape[2..].iter().zip(&divisors).all(|(extent, divisor)| *extent > 0 && extent % divisor == 0);
-        if fits {
-            return Ok(());
-        }
-        let axes: Vec<String> = divisors.iter().map(|divisor| format!("n·{divisor}")).collect();
-        let expected = format!("[samples, {}, {}]", architecture.input_channels, axes.join(", "));
-        Err(BatchError::Shape { expected, found: self.shape.clone() })
-    }
-
     /// Cuts the batch into the pieces that are worked on beside each other.
-    pub(super) fn split(&self, device: Device) -> Vec<Piece<'a>> {
-        let samples = self.shape[0];
-        let voxels: usize = self.shape[2..].iter().product();
-        let pieces = match device {
-            Device::Cpu { .. } => (samples * voxels / SMALLEST_PIECE).clamp(1, samples.min(MOST_PIECES)),
-            Device::Cuda(_) => 1,
-        };
-        let bound = |piece: usize| piece * samples / pieces;
-        (0..pieces).map(|piece| self.piece(bound(piece)..bound(piece + 1))).collect()
+    pub(super) fn split(&self, architecture: &Architecture, device: Device) -> Vec<Piece<'a>> {
+        let supervised = architecture.supervised_shapes(&self.shape[2..]);
+        let bounds = bounds(self.shape[0], self.shape[2..].iter().product(), device);
+        bounds.into_iter().map(|samples| self.piece(&supervised, &samples)).collect()
     }
 
-    fn piece(&self, samples: Range<usize>) -> Piece<'a> {
-        let mut shape: Vec<i64> = self.shape.iter().map(|&extent| extent as i64).collect();
-        shape[0] = samples.len() as i64;
-        let labels = self.labels.iter().map(|labels| part(labels, self.shape[0], &samples)).collect();
-        Piece { shape, image: part(self.image, self.shape[0], &samples), labels }
+    fn piece(&self, supervised: &[Vec<usize>], samples: &Range<usize>) -> Piece<'a> {
+        let of_samples = |rest: &[usize]| rest.iter().map(|&extent| extent as i64).collect::<Vec<_>>();
+        let shape = [vec![samples.len() as i64], of_samples(&self.shape[1..])].concat();
+        let labels = self.labels.iter().zip(supervised).map(|(labels, extents)| {
+            (part(labels, self.shape[0], samples), [vec![samples.len() as i64, 1], of_samples(extents)].concat())
+        });
+        Piece::Made { shape, image: part(self.image, self.shape[0], samples), labels: labels.collect() }
     }
 }
 
-impl Piece<'_> {
-    /// The image on the device.
-    pub(super) fn image(&self, device: Device) -> Result<Tensor, TorchError> {
-        Ok(Tensor::f_from_slice(self.image)?.f_view(&*self.shape)?.f_to_device(device.torch())?)
+/// Checks samples that are still to be augmented, and cuts them into the pieces that are worked on beside each other.
+pub(super) fn split_pending<'a>(
+    samples: &'a [PendingSample],
+    augmenter: &'a Augmenter,
+    architecture: &Architecture,
+    target: &Target,
+    device: Device,
+) -> Result<Vec<Piece<'a>>, BatchError> {
+    let channels = samples.first().map_or(0, PendingSample::channels);
+    let shape = [&[samples.len(), channels], augmenter.extents()].concat();
+    check_shape(&shape, architecture)?;
+    check_length("the list of labels", architecture.n_supervised(), augmenter.n_targets())?;
+    for sample in samples {
+        check_length("the list of channels of a sample", channels, sample.channels())?;
+        if let Target::Labels { ignore } = target {
+            // A voxel outside of the source becomes background.
+            let known = |label: i16| label == OUTSIDE || is_known(label, architecture.outputs, *ignore);
+            // Without a branch for each voxel, since there are millions.
+            let is_strange = sample.labels.iter().fold(false, |found, &label| found | !known(label));
+            if let Some(&found) = sample.labels.iter().find(|&&label| is_strange && !known(label)) {
+                return Err(BatchError::Label { output: 0, found, largest: architecture.outputs - 1 });
+            }
+        }
     }
+    let bounds = bounds(samples.len(), augmenter.extents().iter().product(), device);
+    Ok(bounds.into_iter().map(|part| Piece::Pending { samples: &samples[part], augmenter }).collect())
+}
 
-    /// The labels that `output` is compared with: 64-bit, `[sample, 1, (z,) y, x]`.
-    pub(super) fn labels(&self, index: usize, output: &Tensor, device: Device) -> Result<Tensor, TorchError> {
-        let mut shape = output.size();
-        shape[1] = 1;
-        let labels = Tensor::f_from_slice(self.labels[index])?.f_view(&*shape)?;
-        Ok(labels.f_to_device(device.torch())?.f_to_kind(Kind::Int64)?)
+impl Piece<'_> {
+    /// Image and labels on the device, as [`Augmented`] has them.
+    pub(super) fn load(&self, device: Device) -> Result<Augmented, TorchError> {
+        match self {
+            Self::Made { shape, image, labels } => Ok(Augmented {
+                image: upload(image, shape, device)?,
+                labels: labels.iter().map(|(labels, shape)| upload(labels, shape, device)).collect::<Result<_, _>>()?,
+            }),
+            Self::Pending { samples, augmenter } => augmenter.apply(samples, device),
+        }
     }
+}
+
+/// Where a batch is cut.
+fn bounds(samples: usize, voxels: usize, device: Device) -> Vec<Range<usize>> {
+    let pieces = match device {
+        Device::Cpu { .. } => (samples * voxels / SMALLEST_PIECE).clamp(1, samples.min(MOST_PIECES)),
+        Device::Cuda(_) => 1,
+    };
+    let bound = |piece: usize| piece * samples / pieces;
+    (0..pieces).map(|piece| bound(piece)..bound(piece + 1)).collect()
+}
+
+fn check_shape(shape: &[usize], architecture: &Architecture) -> Result<(), BatchError> {
+    let divisors = architecture.divisors();
+    let fits = shape.len() == divisors.len() + 2
+        && shape[0] > 0
+        && shape[1] == architecture.input_channels
+        && shape[2..].iter().zip(&divisors).all(|(extent, divisor)| *extent > 0 && extent % divisor == 0);
+    if fits {
+        return Ok(());
+    }
+    let axes: Vec<String> = divisors.iter().map(|divisor| format!("n·{divisor}")).collect();
+    let expected = format!("[samples, {}, {}]", architecture.input_channels, axes.join(", "));
+    Err(BatchError::Shape { expected, found: shape.to_vec() })
 }
 
 fn part<'a, T>(values: &'a [T], samples: usize, range: &Range<usize>) -> &'a [T] {
@@ -142,9 +183,12 @@ fn check_length(what: &str, expected: usize, found: usize) -> Result<(), BatchEr
 }
 
 fn check_labels(output: usize, labels: &[i16], classes: usize, ignore: Option<i16>) -> Result<(), BatchError> {
-    let known = |&label: &i16| usize::try_from(label).is_ok_and(|label| label < classes) || Some(label) == ignore;
-    match labels.iter().find(|label| !known(label)) {
+    match labels.iter().find(|label| !is_known(**label, classes, ignore)) {
         Some(&found) => Err(BatchError::Label { output, found, largest: classes - 1 }),
         None => Ok(()),
     }
+}
+
+fn is_known(label: i16, classes: usize, ignore: Option<i16>) -> bool {
+    usize::try_from(label).is_ok_and(|label| label < classes) || Some(label) == ignore
 }

@@ -1,5 +1,8 @@
 use std::path::{Path, PathBuf};
 
+use ndarray::Array4;
+use nnflow_kernels::augment::{Augmentation, AugmentationSettings, DUMMY_2D_ABOVE, Dimension, Drawn, Sample};
+use nnflow_kernels::random::CounterRandom;
 use serde_json::json;
 
 use super::*;
@@ -338,4 +341,63 @@ fn a_label_without_an_output_is_refused() {
     let batch = Batch { labels: vec![&labels], ..samples.batch() };
     let error = trainer(1, options(true)).step(&batch, LEARNING_RATE).expect_err("there is no label 2").to_string();
     assert_eq!(error, "the labels of output 0 contain `2`, expected 0 to 1 or the label to ignore");
+}
+
+/// The samples of [`Samples`], still to be augmented; `draws` says whether anything is drawn for them.
+fn pending(draws: bool) -> Vec<PendingSample> {
+    let (samples, patch) = (Samples::new(), [1, 64, 128]);
+    let settings = AugmentationSettings::nnunet_v2(Dimension::Two, patch, DUMMY_2D_ABOVE);
+    let augmentation = Augmentation::new(settings).expect("nnU-Net's own");
+    let part = |index: usize| index * 64 * 128..(index + 1) * 64 * 128;
+    let sample = |index: usize| {
+        let shape = (1, 1, 64, 128);
+        let image = Array4::from_shape_vec(shape, samples.image[part(index)].to_vec()).expect("one sample");
+        let labels = Array4::from_shape_vec(shape, samples.labels[part(index)].to_vec()).expect("one sample");
+        let random = CounterRandom::new(1, [0, index as u32, 0]);
+        let drawn = if draws { augmentation.draw(&random, 1) } else { Drawn::default() };
+        augmentation.defer(drawn, Sample { image, labels }, patch).expect("the sample fits")
+    };
+    (0..3).map(sample).collect()
+}
+
+fn augmenter() -> Augmenter {
+    let patch = [1, 64, 128];
+    let settings = AugmentationSettings::nnunet_v2(Dimension::Two, patch, DUMMY_2D_ABOVE);
+    Augmenter::new(settings, patch, true, vec![[1.0; 3]])
+}
+
+#[test]
+fn a_step_on_samples_that_nothing_was_drawn_for_is_that_on_the_batch() {
+    let mut trainer = trainer(1, options(true));
+    trainer.step_augmented(&pending(false), &augmenter(), LEARNING_RATE).expect("the samples fit");
+    assert_eq!(weights(&trainer), trained(1, 1));
+}
+
+#[test]
+fn the_number_of_threads_changes_no_bit_where_the_device_augments() {
+    let trained = |threads: usize| {
+        let mut trainer = trainer(threads, options(true));
+        for _ in 0..2 {
+            trainer.step_augmented(&pending(true), &augmenter(), LEARNING_RATE).expect("the samples fit");
+        }
+        weights(&trainer)
+    };
+    let one = trained(1);
+    assert_eq!(one, trained(2));
+    assert_eq!(one, trained(5));
+}
+
+#[test]
+fn a_label_without_an_output_is_refused_before_it_is_augmented() {
+    let mut samples = pending(false);
+    samples[1].labels[[0, 0, 3, 4]] = 2;
+    let mut trainer = trainer(1, options(true));
+    let error = trainer.step_augmented(&samples, &augmenter(), LEARNING_RATE).expect_err("there is no label 2");
+    assert_eq!(error.to_string(), "the labels of output 0 contain `2`, expected 0 to 1 or the label to ignore");
+}
+
+#[test]
+fn no_sample_is_no_batch() {
+    let error = trainer(1, options(true)).step_augmented(&[], &augmenter(), LEARNING_RATE).expect_err("nothing to do");
+    assert!(error.to_string().starts_with("batch of shape `[0, 0, 64, 128]` does not fit"), "{error}");
 }

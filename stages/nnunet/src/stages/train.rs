@@ -34,6 +34,11 @@ cross-entropy, with the outputs of lower resolutions weighted 1, 1/2, 1/4, … (
 and the Dice over `validation_batches` batches of the fold's other cases are taken (nnU-Net's pseudo Dice), and a checkpoint\n\
 is left, from which an interrupted training goes on; on the CPU it ends with the same weights, bit for bit.\n\
 \n\
+With `augment_on = \"device\"` the device of the network augments, by operations on tensors. What is drawn for a sample is the\n\
+same, number by number, and so is what is done to it; what differs is rounding. Intensities agree to a thousandth of their\n\
+range, and labels but where two of them weigh the same between voxels. Weights then differ as they do between two kinds of\n\
+processors. In a cascade the threads augment the labels, whichever device has the image.\n\
+\n\
 With a model at the input `initial` the weights begin as that model's of the same configuration, of the same fold if it has\n\
 it and else of its first; those of the output layers begin at random, since they may stand for other classes (nnU-Net's\n\
 `-pretrained_weights`). The networks have to be the same but for their outputs: take the plan from the model too. The recipe\n\

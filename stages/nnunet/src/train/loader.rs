@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use nnflow_kernels::augment::{Augmentation, Sample, deep_supervision_targets};
+use nnflow_kernels::augment::{AugmentError, Augmentation, Drawn, PendingSample, Sample, deep_supervision_targets};
 use nnflow_kernels::random::CounterRandom;
 use nnflow_stage::StageError;
 
@@ -55,13 +55,32 @@ impl BatchMaker<'_> {
     /// If a case's file is damaged.
     pub fn training_batch(&self, epoch: u32, batch: usize) -> Result<LoadedBatch, StageError> {
         self.batch(|index| {
-            let mut random = self.stream(epoch, batch, index, TRAINING_STREAM);
-            let place = self.training.place(&mut random, self.on_foreground(index));
-            let drawn = self.augmentation.draw(&random.fork(1), place.channels());
-            // Most samples are neither rotated nor scaled, and need no more than what the network sees.
-            let sample = place.read(drawn.window(place.shape(), self.patch))?;
-            self.augmentation.apply(&drawn, sample, self.patch).map_err(|error| StageError::internal(error.to_string()))
+            let (drawn, sample) = self.drawn_sample(epoch, batch, index)?;
+            self.augmentation.apply(&drawn, sample, self.patch).map_err(refused)
         })
+    }
+
+    /// The samples of a training batch of an epoch, for another device to augment: the same as in
+    /// [`training_batch`](Self::training_batch).
+    ///
+    /// # Errors
+    /// If a case's file is damaged.
+    pub fn training_samples(&self, epoch: u32, batch: usize) -> Result<Vec<PendingSample>, StageError> {
+        let sample = |index| {
+            let (drawn, sample) = self.drawn_sample(epoch, batch, index)?;
+            self.augmentation.defer(drawn, sample, self.patch).map_err(refused)
+        };
+        (0..self.batch_size).map(sample).collect()
+    }
+
+    /// A sample as it was read, and what is to be done to it.
+    fn drawn_sample(&self, epoch: u32, batch: usize, index: usize) -> Result<(Drawn, Sample), StageError> {
+        let mut random = self.stream(epoch, batch, index, TRAINING_STREAM);
+        let place = self.training.place(&mut random, self.on_foreground(index));
+        let drawn = self.augmentation.draw(&random.fork(1), place.channels());
+        // Most samples are neither rotated nor scaled, and need no more than what the network sees.
+        let sample = place.read(drawn.window(place.shape(), self.patch))?;
+        Ok((drawn, sample))
     }
 
     /// A validation batch of an epoch: as it is.
@@ -73,7 +92,7 @@ impl BatchMaker<'_> {
             let mut random = self.stream(epoch, batch, index, VALIDATION_STREAM);
             let place = self.validation.place(&mut random, self.on_foreground(index));
             let sample = place.read(place.shape())?;
-            self.augmentation.prepare_validation(sample).map_err(|error| StageError::internal(error.to_string()))
+            self.augmentation.prepare_validation(sample).map_err(refused)
         })
     }
 
@@ -106,6 +125,10 @@ impl BatchMaker<'_> {
         }
         Ok(LoadedBatch { shape, image, labels })
     }
+}
+
+fn refused(error: AugmentError) -> StageError {
+    StageError::internal(error.to_string())
 }
 
 /// What the threads share.

@@ -47,6 +47,35 @@ pub struct TrainingSettings {
     pub deterministic: bool,
     /// How samples are augmented.
     pub augmentation: Value,
+    /// What augments them.
+    pub augment_on: AugmentOn,
+}
+
+/// What augments training samples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AugmentOn {
+    /// What is faster.
+    Auto,
+    /// The threads that read them.
+    Cpu,
+    /// The device of the network.
+    Device,
+}
+
+impl AugmentOn {
+    /// Whether the device of the network does it.
+    ///
+    /// A GPU does volumes in a few large operations. Slices are too small for it: a batch has hundreds of them, with some
+    /// operations each, and to ask a GPU for an operation takes longer than a thread takes to do it.
+    #[must_use]
+    pub fn is_device(self, has_gpu: bool, is_2d: bool) -> bool {
+        match self {
+            Self::Auto => has_gpu && !is_2d,
+            Self::Cpu => false,
+            Self::Device => true,
+        }
+    }
 }
 
 /// What a network computes in.
@@ -255,6 +284,13 @@ pub const TRAINING_PARAMETERS: &[Parameter] = &[
         "",
         "how samples are augmented: a preset, and what differs from it",
     ),
+    parameter(
+        "augment_on",
+        ParameterKind::Choice(&["auto", "cpu", "device"]),
+        "\"auto\"",
+        "",
+        "what augments samples: the threads that read them, or the network's device; `auto` is `device` for volumes on a GPU, else `cpu`",
+    ),
 ];
 
 const OPTIMIZER: &[Parameter] = &[
@@ -334,5 +370,15 @@ mod tests {
         let parameters = effective_parameters(TRAINING_PARAMETERS, &Map::new()).expect("defaults are valid");
         let settings: TrainingSettings = parameters.parse().expect("the declaration fits the type");
         assert_eq!((settings.epochs, settings.batches_per_epoch, settings.validation_batches), (1000, 250, 50));
+    }
+
+    #[test]
+    fn a_gpu_augments_volumes_and_whatever_it_is_told_to() {
+        let of = |choice: AugmentOn| {
+            [(true, false), (true, true), (false, false)].map(|(gpu, flat)| choice.is_device(gpu, flat))
+        };
+        assert_eq!(of(AugmentOn::Auto), [true, false, false]);
+        assert_eq!(of(AugmentOn::Cpu), [false; 3]);
+        assert_eq!(of(AugmentOn::Device), [true; 3]);
     }
 }

@@ -2,6 +2,7 @@
 
 use nnflow_kernels::augment::Augmentation;
 use nnflow_net::architecture::Architecture;
+use nnflow_net::augment::Augmenter;
 use nnflow_net::device::Device;
 use nnflow_net::loss::{Loss, Target};
 use nnflow_net::optimizer::OptimizerOptions;
@@ -24,6 +25,8 @@ pub(super) struct Setup {
     pub(super) options: TrainingOptions,
     pub(super) device: Device,
     pub(super) loader_threads: usize,
+    /// What augments samples on the device, where that is to be done there.
+    pub(super) augmenter: Option<Augmenter>,
     augmentation: Augmentation,
     training: Patches,
     validation: Patches,
@@ -48,8 +51,14 @@ impl Setup {
         if device.is_gpu() {
             shim::set_deterministic(settings.deterministic).map_err(super::torch)?;
         }
+        let architecture = architecture(&settings, &plan, &classes)?;
+        let on_device = settings.augment_on.is_device(device.is_gpu(), plan.is_2d());
+        let augmenter = on_device.then(|| {
+            Augmenter::new(augmentation.settings().clone(), patch, plan.is_2d(), scales(&architecture, &plan))
+        });
         Ok(Self {
-            architecture: architecture(&settings, &plan, &classes)?,
+            architecture,
+            augmenter,
             options: options(&settings, &plan, &classes, device),
             loader_threads: super::loader_threads(device, context.resources().threads),
             seed: context.seed(),
@@ -79,15 +88,6 @@ impl Setup {
 
     pub(super) fn batch_maker(&self) -> BatchMaker<'_> {
         let patch = self.plan.patch().unwrap_or([1; 3]);
-        let shapes = self.architecture.supervised_shapes(&self.plan.patch_size);
-        let scale = |shape: &Vec<usize>| {
-            let mut scale = [1.0; 3];
-            let first = 3 - shape.len();
-            for (axis, extent) in shape.iter().enumerate() {
-                scale[first + axis] = *extent as f64 / self.plan.patch_size[axis] as f64;
-            }
-            scale
-        };
         BatchMaker {
             training: &self.training,
             validation: &self.validation,
@@ -96,10 +96,23 @@ impl Setup {
             is_2d: self.plan.is_2d(),
             batch_size: self.settings.batch_size.unwrap_or(self.plan.batch_size),
             oversample_foreground: self.settings.oversample_foreground,
-            scales: shapes.iter().map(scale).collect(),
+            scales: scales(&self.architecture, &self.plan),
             seed: self.seed,
         }
     }
+}
+
+/// The scale of each supervised output, as fractions of the patch's extents z, y and x.
+fn scales(architecture: &Architecture, plan: &TrainingPlan) -> Vec<[f64; 3]> {
+    let scale = |shape: &Vec<usize>| {
+        let mut scale = [1.0; 3];
+        let first = 3 - shape.len();
+        for (axis, extent) in shape.iter().enumerate() {
+            scale[first + axis] = *extent as f64 / plan.patch_size[axis] as f64;
+        }
+        scale
+    };
+    architecture.supervised_shapes(&plan.patch_size).iter().map(scale).collect()
 }
 
 /// Opens cases, each with its segmentation of the stage before in a cascade.
