@@ -144,4 +144,16 @@ int nnflow_shim_empty_cache() {
   });
 }
 
+// Makes a GPU the one that this thread's calls of CUDA go to.
+int nnflow_shim_use_gpu(int index) {
+  return guarded([&] { at::accelerator::setDeviceIndex(static_cast<c10::DeviceIndex>(index)); });
+}
+
+// The stream of a GPU that this thread's operations go to, as CUDA and NCCL take it.
+int nnflow_shim_stream(int index, void** stream) {
+  return guarded([&] {
+    *stream = at::accelerator::getCurrentStream(static_cast<c10::DeviceIndex>(index)).native_handle();
+  });
+}
+
 }  // extern "C"

@@ -176,11 +176,13 @@ fn load_cuda() -> Result<(), String> {
 #[expect(unsafe_code, reason = "opening a library runs its initialisers")]
 fn open_cuda() -> Result<(), String> {
     use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+
+    use crate::error::of_loader;
     // SAFETY: the library is libtorch's own, of the version that this program is linked to, and is made to be opened
     // beside libtorch_cpu: its initialisers register the CUDA kernels and nothing else.
     let library = unsafe { Library::open(Some(CUDA_LIBRARY), RTLD_NOW | RTLD_GLOBAL) };
     // The kernels stay registered until the process ends, so the library must never be closed.
-    library.map(std::mem::forget).map_err(|error| error.to_string())
+    library.map(std::mem::forget).map_err(|error| of_loader(&error))
 }
 
 #[cfg(not(unix))]

@@ -43,6 +43,11 @@ pub(crate) fn done(outcome: Result<Tensor, TchError>) -> Result<(), TorchError> 
     outcome.map(drop).map_err(TorchError::from)
 }
 
+/// What the dynamic loader says: which step failed, and its own words.
+pub(crate) fn of_loader(error: &libloading::Error) -> String {
+    std::error::Error::source(error).map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

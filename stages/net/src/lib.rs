@@ -6,6 +6,7 @@
 pub mod architecture;
 pub mod augment;
 pub mod checkpoint;
+pub mod collective;
 pub mod device;
 mod error;
 pub mod inference;

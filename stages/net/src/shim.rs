@@ -33,6 +33,8 @@ unsafe extern "C" {
     fn nnflow_shim_memory(index: i32, result: *mut u64) -> i32;
     fn nnflow_shim_reset_peak(index: i32) -> i32;
     fn nnflow_shim_empty_cache() -> i32;
+    fn nnflow_shim_use_gpu(index: i32) -> i32;
+    fn nnflow_shim_stream(index: i32, stream: *mut *mut Object) -> i32;
 }
 
 /// Operations of this thread on a device run in lower precision where that does no harm, for as long as this is there.
@@ -198,6 +200,22 @@ pub fn give_back_memory(device: Device) -> Result<(), TorchError> {
     #[expect(unsafe_code, reason = "a function of another language")]
     // SAFETY: the function takes nothing.
     checked(unsafe { nnflow_shim_empty_cache() })
+}
+
+/// Makes a GPU the one that this thread's calls of CUDA go to; libtorch's own operations go to that of their tensors.
+pub(crate) fn use_gpu(index: usize) -> Result<(), TorchError> {
+    #[expect(unsafe_code, reason = "a function of another language")]
+    // SAFETY: the function takes a number.
+    checked(unsafe { nnflow_shim_use_gpu(number(index)) })
+}
+
+/// The stream of a GPU that operations of this thread go to, as CUDA has it; it is libtorch's.
+pub(crate) fn stream(index: usize) -> Result<*mut std::ffi::c_void, TorchError> {
+    let mut stream = std::ptr::null_mut();
+    #[expect(unsafe_code, reason = "a function of another language")]
+    // SAFETY: `stream` is there to be written.
+    checked(unsafe { nnflow_shim_stream(number(index), &raw mut stream) })?;
+    Ok(stream)
 }
 
 fn number(index: usize) -> i32 {

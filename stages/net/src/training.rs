@@ -4,20 +4,25 @@
 //! epoch, say. Which batches, at which learning rate and for how long is decided elsewhere.
 
 mod batch;
+mod division;
 mod running;
 mod scale;
 mod state;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
+
 use nnflow_kernels::augment::PendingSample;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 pub use batch::{Batch, BatchError};
+pub use division::Division;
 pub use running::{BatchLoss, ClassCounts, Evaluation, RunningEvaluation, RunningLoss};
 
 use crate::augment::{Augmented, Augmenter};
+use crate::collective::{Collective, CollectiveError};
 use crate::device::Device;
 use crate::error::TorchError;
 use crate::loss::{Loss, Sums, deep_supervision_weights};
@@ -25,7 +30,7 @@ use crate::network::{Network, Topology, leaves};
 use crate::optimizer::{Optimizer, OptimizerOptions, clip};
 use crate::parallel::map_in_order;
 use crate::precision::Precision;
-use batch::{Piece, split_pending};
+use batch::{Piece, check_pending, cut_pending};
 use scale::{LossScale, keep_if};
 
 /// What a training makes small, and how.
@@ -57,6 +62,9 @@ pub enum TrainingError {
     /// The batch does not fit the network.
     #[error(transparent)]
     Batch(#[from] BatchError),
+    /// The processes of the training cannot work together.
+    #[error(transparent)]
+    Collective(#[from] CollectiveError),
     /// libtorch failed.
     #[error(transparent)]
     Torch(#[from] TorchError),
@@ -72,6 +80,9 @@ pub struct Trainer {
     weights: Vec<f64>,
     /// Where gradients are of 16 bits.
     loss_scale: Option<LossScale>,
+    collective: Collective,
+    /// Samples of a batch of all processes, where there are several.
+    whole_batch: Option<usize>,
 }
 
 /// What the threads that work on a batch share; it holds no tensor.
@@ -89,6 +100,16 @@ struct Forwarded {
     parameters: Vec<Tensor>,
     /// Of each supervised output.
     sums: Vec<Sums>,
+}
+
+/// The place of a process' samples in a batch.
+struct Share {
+    /// The first one.
+    first: usize,
+    /// Samples of the batch.
+    whole: usize,
+    /// The pieces of the process' samples, counted from its first one.
+    cut: Vec<Range<usize>>,
 }
 
 impl Trainer {
@@ -110,7 +131,30 @@ impl Trainer {
         let optimizer = Optimizer::new(options.optimizer.clone(), &trained)?;
         let scaled = options.precision == Precision::Float16;
         let loss_scale = scaled.then(|| LossScale::new(network.device())).transpose()?;
-        Ok(Self { network, options, optimizer, weights, loss_scale })
+        let collective = Collective::alone();
+        Ok(Self { network, options, optimizer, weights, loss_scale, collective, whole_batch: None })
+    }
+
+    /// The same training on several processes, with batches of `samples` samples in all. Each process is given its
+    /// [share](Division::share) of each batch, and all of them make the same steps as one process with whole batches: on
+    /// CPUs to the bit.
+    #[must_use]
+    pub fn together(self, collective: Collective, samples: usize) -> Self {
+        Self { collective, whole_batch: Some(samples), ..self }
+    }
+
+    /// What this process has in common with the others.
+    #[must_use]
+    pub fn collective(&self) -> &Collective {
+        &self.collective
+    }
+
+    /// Parts from the other processes in good order; all of them have to come here.
+    ///
+    /// # Errors
+    /// [`CollectiveError`] where they are gone, or NCCL fails.
+    pub fn part(self) -> Result<(), CollectiveError> {
+        self.collective.part()
     }
 
     /// The network as it is now.
@@ -132,8 +176,10 @@ impl Trainer {
     /// # Errors
     /// [`TrainingError`] where the batch does not fit the network, or the device's memory.
     pub fn step(&mut self, batch: &Batch<'_>, learning_rate: f64) -> Result<BatchLoss, TrainingError> {
-        let pieces = self.pieces(batch)?;
-        self.step_on(pieces, learning_rate)
+        batch.check(self.network.architecture(), &self.options.loss.target)?;
+        let share = self.share(batch.shape[0], batch.voxels())?;
+        let pieces = self.with_parameters(batch.cut(self.network.architecture(), &share.cut))?;
+        self.step_on(pieces, &share, learning_rate)
     }
 
     /// Makes one step on samples that the device augments first, as [`Trainer::step`] does on a batch.
@@ -146,21 +192,22 @@ impl Trainer {
         augmenter: &Augmenter,
         learning_rate: f64,
     ) -> Result<BatchLoss, TrainingError> {
-        let (architecture, target) = (self.network.architecture(), &self.options.loss.target);
-        let pieces = split_pending(samples, augmenter, architecture, target, self.network.device())?;
-        let pieces = self.with_parameters(pieces)?;
-        self.step_on(pieces, learning_rate)
+        check_pending(samples, augmenter, self.network.architecture(), &self.options.loss.target)?;
+        let share = self.share(samples.len(), augmenter.extents().iter().product())?;
+        let pieces = self.with_parameters(cut_pending(samples, augmenter, &share.cut))?;
+        self.step_on(pieces, &share, learning_rate)
     }
 
     fn step_on(
         &mut self,
         pieces: Vec<(Piece<'_>, Vec<Tensor>)>,
+        share: &Share,
         learning_rate: f64,
     ) -> Result<BatchLoss, TrainingError> {
         let task = self.task();
         let threads = task.device.threads();
         let forwarded = all(map_in_order(threads, pieces, |(piece, parameters)| task.forward(&piece, parameters)))?;
-        let (loss, gradients) = task.loss(&forwarded)?;
+        let (loss, gradients) = self.loss(&forwarded, share)?;
         let factor = || self.loss_scale.as_ref().map(LossScale::factor).transpose();
         let work = forwarded.into_iter().zip(gradients).map(|(piece, gradients)| Ok((piece, gradients, factor()?)));
         let work = work.collect::<Result<Vec<_>, TorchError>>()?;
@@ -168,9 +215,7 @@ impl Trainer {
             task.backward(&piece, &gradients, factor.as_ref())
         }))?;
         // The order of the pieces, not that of their ends, decides the sum.
-        if let Some(gradient) = total(gradients)? {
-            self.descend(gradient, learning_rate)?;
-        }
+        self.descend(self.collective.sum(gradients)?, learning_rate)?;
         Ok(BatchLoss(loss))
     }
 
@@ -198,15 +243,16 @@ impl Trainer {
     /// [`TrainingError`] where the batch does not fit the network, or the device's memory.
     pub fn evaluate(&self, batch: &Batch<'_>) -> Result<Evaluation, TrainingError> {
         let task = self.task();
-        let pieces = self.pieces(batch)?;
+        batch.check(self.network.architecture(), &self.options.loss.target)?;
+        let share = self.share(batch.shape[0], batch.voxels())?;
+        let pieces = self.with_parameters(batch.cut(self.network.architecture(), &share.cut))?;
         let results = all(map_in_order(task.device.threads(), pieces, |(piece, parameters)| {
             let _guard = tch::no_grad_guard();
             task.evaluate(&piece, parameters)
         }))?;
         let (forwarded, counts): (Vec<_>, Vec<_>) = results.into_iter().unzip();
-        let (loss, _) = task.loss(&forwarded)?;
-        let counts = total(counts)?.map_or_else(|| Tensor::f_zeros([3, 0], (Kind::Int64, tch::Device::Cpu)), Ok);
-        Ok(Evaluation { loss: BatchLoss(loss), counts: counts.map_err(TorchError::from)? })
+        let (loss, _) = self.loss(&forwarded, &share)?;
+        Ok(Evaluation { loss: BatchLoss(loss), counts: self.collective.sum(counts)? })
     }
 
     fn task(&self) -> Task<'_> {
@@ -219,16 +265,57 @@ impl Trainer {
         }
     }
 
-    /// The pieces that a batch is worked on in, each with views of the parameters of its own: a tensor belongs to one
-    /// thread.
-    fn pieces<'a>(&self, batch: &Batch<'a>) -> Result<Vec<(Piece<'a>, Vec<Tensor>)>, TrainingError> {
-        batch.check(self.network.architecture(), &self.options.loss.target)?;
-        self.with_parameters(batch.split(self.network.architecture(), self.network.device()))
+    /// The place of so many samples of so many voxels in the batch of all processes, and how they are cut.
+    fn share(&self, found: usize, voxels: usize) -> Result<Share, TrainingError> {
+        let (rank, ranks) = (self.collective.rank(), self.collective.ranks());
+        let whole = self.whole_batch.unwrap_or(found);
+        let division = Division::new(self.network.device(), whole, voxels);
+        let share = division.share(rank, ranks);
+        if share.len() != found {
+            return Err(BatchError::Share { expected: share.len(), found }.into());
+        }
+        Ok(Share { first: share.start, whole, cut: division.cut(rank, ranks) })
     }
 
-    fn with_parameters<'a>(&self, pieces: Vec<Piece<'a>>) -> Result<Vec<(Piece<'a>, Vec<Tensor>)>, TrainingError> {
+    /// Pieces, each with views of the parameters of its own: a tensor belongs to one thread.
+    fn with_parameters<'a>(&self, pieces: Vec<Piece<'a>>) -> Result<Vec<(Piece<'a>, Vec<Tensor>)>, TorchError> {
         let parameters = |piece| Ok((piece, leaves(self.network.topology(), self.network.buffer())?));
         pieces.into_iter().map(parameters).collect()
+    }
+
+    /// The loss of the whole batch, and its gradient by the sums of each piece and output.
+    fn loss(&self, forwarded: &[Forwarded], share: &Share) -> Result<(Tensor, Vec<Vec<Tensor>>), TrainingError> {
+        let sums = (0..self.weights.len()).map(|output| below_each_other(forwarded, output));
+        let sums = self.of_all_processes(sums.collect::<Result<_, _>>()?, share)?;
+        let (loss, gradients) = self.task().loss(&sums)?;
+        let mut first = share.first as i64;
+        let mut of_pieces = Vec::with_capacity(forwarded.len());
+        for piece in forwarded {
+            let samples = piece.sums[0].predicted.size()[0];
+            let part = |gradient: &Tensor| Ok(gradient.f_narrow(0, first, samples)?);
+            of_pieces.push(gradients.iter().map(part).collect::<Result<Vec<_>, TorchError>>()?);
+            first += samples;
+        }
+        Ok((loss, of_pieces))
+    }
+
+    /// The sums of all samples of the whole batch, from those of this process: all the loss needs to be that of one process
+    /// with the whole batch, the Dice of the batch included.
+    fn of_all_processes(&self, sums: Vec<Sums>, share: &Share) -> Result<Vec<Sums>, TrainingError> {
+        if self.collective.ranks() == 1 {
+            return Ok(sums);
+        }
+        let columns: Vec<&Tensor> = sums.iter().flat_map(|sums| [&sums.predicted, &sums.target]).collect();
+        let columns = Tensor::f_cat(&columns, 1).map_err(TorchError::from)?;
+        let rows = self.collective.rows(&columns, share.first, share.whole)?;
+        let mut first = 0;
+        let mut next = |like: &Tensor| -> Result<Tensor, TorchError> {
+            let width = like.size()[1];
+            first += width;
+            Ok(rows.f_narrow(1, first - width, width)?.f_contiguous()?)
+        };
+        let parts = sums.iter().map(|own| Ok(Sums { predicted: next(&own.predicted)?, target: next(&own.target)? }));
+        Ok(parts.collect::<Result<_, TorchError>>()?)
     }
 }
 
@@ -257,12 +344,13 @@ impl Task<'_> {
         outputs.iter().zip(labels).map(sums).collect()
     }
 
-    /// The loss of the whole batch, and its gradient by the sums of each piece and output.
-    fn loss(&self, forwarded: &[Forwarded]) -> Result<(Tensor, Vec<Vec<Tensor>>), TorchError> {
-        let mut predicted = Vec::with_capacity(self.weights.len());
+    /// The loss of a batch by the sums of each output, and its gradient by those that depend on the logits.
+    fn loss(&self, sums: &[Sums]) -> Result<(Tensor, Vec<Tensor>), TorchError> {
+        let mut predicted = Vec::with_capacity(sums.len());
         let mut loss: Option<Tensor> = None;
-        for (output, &weight) in self.weights.iter().enumerate() {
-            let sums = whole_batch(forwarded, output)?;
+        for (sums, &weight) in sums.iter().zip(self.weights) {
+            let leaf = sums.predicted.f_detach()?.f_set_requires_grad(true)?;
+            let sums = Sums { predicted: leaf, target: sums.target.shallow_clone() };
             let term = self.loss.of_sums(&sums)?.f_mul_scalar(weight)?;
             predicted.push(sums.predicted);
             loss = Some(match loss {
@@ -272,15 +360,7 @@ impl Task<'_> {
         }
         let loss = loss.expect("invariant: a network has an output with a weight");
         let gradients = Tensor::f_run_backward(&[&loss], &predicted, false, false)?;
-        let mut first = 0;
-        let mut of_pieces = Vec::with_capacity(forwarded.len());
-        for piece in forwarded {
-            let samples = piece.sums[0].predicted.size()[0];
-            let part = |gradient: &Tensor| gradient.f_narrow(0, first, samples);
-            of_pieces.push(gradients.iter().map(part).collect::<Result<Vec<_>, _>>()?);
-            first += samples;
-        }
-        Ok((loss.f_detach()?, of_pieces))
+        Ok((loss.f_detach()?, gradients))
     }
 
     /// The gradient by the parameters, times `factor`, as one buffer.
@@ -298,12 +378,11 @@ impl Task<'_> {
     }
 }
 
-/// The sums of all samples of the batch for one output; what depends on the logits starts a graph of its own.
-fn whole_batch(forwarded: &[Forwarded], output: usize) -> Result<Sums, TorchError> {
+/// The sums of all samples of this process for one output, without what they came from.
+fn below_each_other(forwarded: &[Forwarded], output: usize) -> Result<Sums, TorchError> {
     let predicted: Vec<_> = forwarded.iter().map(|piece| &piece.sums[output].predicted).collect();
     let target: Vec<_> = forwarded.iter().map(|piece| &piece.sums[output].target).collect();
-    let predicted = Tensor::f_cat(&predicted, 0)?.f_detach()?.f_set_requires_grad(true)?;
-    Ok(Sums { predicted, target: Tensor::f_cat(&target, 0)? })
+    Ok(Sums { predicted: Tensor::f_cat(&predicted, 0)?.f_detach()?, target: Tensor::f_cat(&target, 0)? })
 }
 
 /// The part of the parameters that the loss depends on.
@@ -321,13 +400,4 @@ fn clipped(gradient: Tensor, norm: Option<f64>) -> Result<Tensor, TorchError> {
 
 fn all<T>(results: Vec<Result<T, TorchError>>) -> Result<Vec<T>, TorchError> {
     results.into_iter().collect()
-}
-
-fn total(tensors: Vec<Tensor>) -> Result<Option<Tensor>, TorchError> {
-    let mut tensors = tensors.into_iter();
-    let Some(mut sum) = tensors.next() else { return Ok(None) };
-    for tensor in tensors {
-        sum = sum.f_add_(&tensor)?;
-    }
-    Ok(Some(sum))
 }

@@ -11,11 +11,6 @@ use crate::error::TorchError;
 use crate::loss::Target;
 use crate::shim::upload;
 
-/// On the CPU a batch is cut into pieces of whole samples, of at least this many voxels and at most this many pieces:
-/// smaller ones cost more than they gain. The cut decides the order of sums, so it depends on the batch alone.
-const SMALLEST_PIECE: usize = 8192;
-const MOST_PIECES: usize = 16;
-
 /// What a network learns from in one step; all in C order.
 #[derive(Debug, Clone)]
 pub struct Batch<'a> {
@@ -48,6 +43,14 @@ pub enum BatchError {
         /// Values of this shape.
         expected: usize,
         /// Values found.
+        found: usize,
+    },
+    /// Another number of samples than this process has of each batch.
+    #[error("the batch has {found} samples, expected {expected}, which are the share of this process")]
+    Share {
+        /// The share.
+        expected: usize,
+        /// Samples of the batch.
         found: usize,
     },
     /// A label that the network has no output for.
@@ -91,11 +94,15 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    /// Cuts the batch into the pieces that are worked on beside each other.
-    pub(super) fn split(&self, architecture: &Architecture, device: Device) -> Vec<Piece<'a>> {
+    /// The pieces that are worked on beside each other, each with its samples.
+    pub(super) fn cut(&self, architecture: &Architecture, pieces: &[Range<usize>]) -> Vec<Piece<'a>> {
         let supervised = architecture.supervised_shapes(&self.shape[2..]);
-        let bounds = bounds(self.shape[0], self.shape[2..].iter().product(), device);
-        bounds.into_iter().map(|samples| self.piece(&supervised, &samples)).collect()
+        pieces.iter().map(|samples| self.piece(&supervised, samples)).collect()
+    }
+
+    /// Voxels of a sample.
+    pub(super) fn voxels(&self) -> usize {
+        self.shape[2..].iter().product()
     }
 
     fn piece(&self, supervised: &[Vec<usize>], samples: &Range<usize>) -> Piece<'a> {
@@ -108,14 +115,13 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// Checks samples that are still to be augmented, and cuts them into the pieces that are worked on beside each other.
-pub(super) fn split_pending<'a>(
-    samples: &'a [PendingSample],
-    augmenter: &'a Augmenter,
+/// Checks samples that are still to be augmented.
+pub(super) fn check_pending(
+    samples: &[PendingSample],
+    augmenter: &Augmenter,
     architecture: &Architecture,
     target: &Target,
-    device: Device,
-) -> Result<Vec<Piece<'a>>, BatchError> {
+) -> Result<(), BatchError> {
     let channels = samples.first().map_or(0, PendingSample::channels);
     let shape = [&[samples.len(), channels], augmenter.extents()].concat();
     check_shape(&shape, architecture)?;
@@ -132,8 +138,16 @@ pub(super) fn split_pending<'a>(
             }
         }
     }
-    let bounds = bounds(samples.len(), augmenter.extents().iter().product(), device);
-    Ok(bounds.into_iter().map(|part| Piece::Pending { samples: &samples[part], augmenter }).collect())
+    Ok(())
+}
+
+/// The pieces of samples that are still to be augmented.
+pub(super) fn cut_pending<'a>(
+    samples: &'a [PendingSample],
+    augmenter: &'a Augmenter,
+    pieces: &[Range<usize>],
+) -> Vec<Piece<'a>> {
+    pieces.iter().map(|part| Piece::Pending { samples: &samples[part.clone()], augmenter }).collect()
 }
 
 impl Piece<'_> {
@@ -147,16 +161,6 @@ impl Piece<'_> {
             Self::Pending { samples, augmenter } => augmenter.apply(samples, device),
         }
     }
-}
-
-/// Where a batch is cut.
-fn bounds(samples: usize, voxels: usize, device: Device) -> Vec<Range<usize>> {
-    let pieces = match device {
-        Device::Cpu { .. } => (samples * voxels / SMALLEST_PIECE).clamp(1, samples.min(MOST_PIECES)),
-        Device::Cuda(_) => 1,
-    };
-    let bound = |piece: usize| piece * samples / pieces;
-    (0..pieces).map(|piece| bound(piece)..bound(piece + 1)).collect()
 }
 
 fn check_shape(shape: &[usize], architecture: &Architecture) -> Result<(), BatchError> {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tch::Tensor;
 
-use super::Trainer;
+use super::{Trainer, TrainingError};
 use crate::checkpoint::{CheckpointError, TensorFile, named, take_buffer, write};
 use crate::error::TorchError;
 
@@ -70,6 +70,28 @@ impl Trainer {
             scale.restore(&stored)?;
         }
         Ok(state.counters)
+    }
+
+    /// Makes this training, on all its processes, the one that the first process has: its weights, the optimiser's state,
+    /// the scale of the loss.
+    ///
+    /// # Errors
+    /// [`TrainingError::Collective`] where the others are gone.
+    pub fn align(&mut self) -> Result<(), TrainingError> {
+        let steps = i64::try_from(self.steps()).unwrap_or(i64::MAX);
+        let mut steps = Tensor::f_from_slice(&[steps])
+            .and_then(|steps| steps.f_to_device(self.network.device().torch()))
+            .map_err(TorchError::from)?;
+        self.collective.spread(&mut steps)?;
+        let mut buffer = self.network.buffer().shallow_clone();
+        self.collective.spread(&mut buffer)?;
+        self.optimizer.tensors().try_for_each(|state| self.collective.spread(state))?;
+        if let Some(scale) = &self.loss_scale {
+            let mut state = scale.state().shallow_clone();
+            self.collective.spread(&mut state)?;
+        }
+        let steps = steps.f_int64_value(&[0]).map_err(TorchError::from)?;
+        Ok(self.optimizer.restore(u64::try_from(steps).unwrap_or_default(), &[])?)
     }
 }
 

@@ -1,3 +1,5 @@
+mod together;
+
 use std::path::{Path, PathBuf};
 
 use ndarray::Array4;
@@ -12,6 +14,9 @@ use crate::loss::Target;
 use crate::testing::parameters;
 
 const LEARNING_RATE: f64 = 0.01;
+
+/// Voxels of a sample: as many as make a piece of their own.
+const VOXELS: usize = 64 * 128;
 
 fn architecture() -> Architecture {
     Architecture::try_from(Description {
@@ -46,22 +51,33 @@ fn trainer(threads: usize, options: TrainingOptions) -> Trainer {
     Trainer::new(network, options).expect("it fits into memory")
 }
 
-/// Three samples of 64x128 voxels: a wave, and where it is above 0.
+/// Samples of 64x128 voxels: a wave, and where it is above 0.
 struct Samples {
+    count: usize,
     image: Vec<f32>,
     labels: Vec<i16>,
 }
 
 impl Samples {
     fn new() -> Self {
+        Self::of(3)
+    }
+
+    fn of(count: usize) -> Self {
         let wave = |index: usize| (index as f32 * 0.037).sin() + (index as f32 * 0.000_3).cos() * 0.3;
-        let image: Vec<f32> = (0..3 * 64 * 128).map(wave).collect();
+        let image: Vec<f32> = (0..count * VOXELS).map(wave).collect();
         let labels = image.iter().map(|&value| i16::from(value > 0.0)).collect();
-        Self { image, labels }
+        Self { count, image, labels }
     }
 
     fn batch(&self) -> Batch<'_> {
-        Batch { shape: vec![3, 1, 64, 128], image: &self.image, labels: vec![&self.labels] }
+        self.part(0..self.count)
+    }
+
+    fn part(&self, samples: std::ops::Range<usize>) -> Batch<'_> {
+        let voxels = samples.start * VOXELS..samples.end * VOXELS;
+        let shape = vec![samples.len(), 1, 64, 128];
+        Batch { shape, image: &self.image[voxels.clone()], labels: vec![&self.labels[voxels]] }
     }
 }
 
