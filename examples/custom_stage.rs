@@ -17,6 +17,7 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Context as _, anyhow};
 use nnflow::engine::drive::{Drive, OnFailure};
 use nnflow::engine::history::History;
+use nnflow::engine::limits::WORKER_SILENCE;
 use nnflow::engine::native::Native;
 use nnflow::engine::perform::Performer;
 use nnflow::engine::schedule::{Capacity, Scheduler};
@@ -216,7 +217,7 @@ fn run(folder: &Path, title: &str, sets: &[&str]) -> anyhow::Result<String> {
         let node = &session.graph.node(unit.id.node).name;
         println!("  {node}, case `{}`: {}", unit.id.item.as_deref().unwrap_or("all"), unit.reason);
     }
-    let workers = WorkerPool::new("nnflow-torch".into());
+    let workers = WorkerPool::new("nnflow-torch".into(), WORKER_SILENCE);
     let cancel = AtomicBool::new(false);
     let native = Native::new(1).map_err(|report| failed(&report))?;
     let performer = Performer {
@@ -225,6 +226,7 @@ fn run(folder: &Path, title: &str, sets: &[&str]) -> anyhow::Result<String> {
         native: &native,
         workers: &workers,
         meter: Meter::default(),
+        keeps_time: true,
         cancel: &cancel,
         device: "cpu".to_owned(),
     };

@@ -280,6 +280,7 @@ fn task(alone: &Alone, phase: &Phase, item: Option<&str>, given: &Inputs) -> Res
             threads: alone.capacity.threads,
             memory_bytes: alone.capacity.memory_bytes,
             device: alone.device.clone(),
+            processes: 1,
         },
     })
 }

@@ -341,13 +341,13 @@ impl<'r, 'g> Drive<'r, 'g> {
 
     fn demand(&self, unit: &ReadyUnit, node: &crate::workflow::Node) -> Demand {
         let capacity = self.scheduler.capacity();
-        let resources = self.state.resources(unit);
+        let (resources, most_gpus) = self.state.resources(unit);
         let device = node.resources.device.map(|device| device.to_string());
         let on_cpu = device.as_ref().unwrap_or(&self.performer.device) == "cpu" || capacity.gpus == 0;
         let gpus = match (node.spec.runner, node.resources.gpu) {
             (Runner::Native, _) => 0,
             (Runner::Torch, _) if on_cpu => 0,
-            (Runner::Torch, asked) => asked.map_or(1, |count| count as usize).min(capacity.gpus),
+            (Runner::Torch, asked) => asked.map_or(1, |count| count as usize).min(capacity.gpus).min(most_gpus),
         };
         let threads = match (node.resources.threads, node.spec.runner) {
             (Some(threads), _) => threads as usize,
@@ -421,8 +421,10 @@ impl<'r, 'g> Drive<'r, 'g> {
         let mut group = Vec::new();
         let mut settled = false;
         for unit in now {
-            let (node, estimate) = (self.state.graph.node(unit.id.node), self.state.resources(&unit));
-            let (stage, asked) = (node.stage.clone(), node.resources.clone());
+            let (estimate, most_gpus) = self.state.resources(&unit);
+            let node = self.state.graph.node(unit.id.node);
+            let (stage, mut asked) = (node.stage.clone(), node.resources.clone());
+            asked.gpu = asked.gpu.map(|count| count.min(u32::try_from(most_gpus).unwrap_or(u32::MAX)));
             match self.begin(unit, true) {
                 Some(job) => group.push(Order { job, stage, estimate, asked }),
                 None => settled = true,

@@ -30,6 +30,8 @@ pub struct Job {
     pub device: Option<String>,
     /// How long it may take, if the workflow says so.
     pub time: Option<Duration>,
+    /// Over how many processes a training goes where it has no GPU.
+    pub processes: usize,
     /// Whether the bytes of its results are kept in the store.
     pub store: bool,
     /// Units whose bytes were not kept and must be made again first, in order.
@@ -81,8 +83,10 @@ impl State<'_> {
         let stage = self.stages[unit.id.node.index()];
         let node = self.graph.node(unit.id.node);
         let device = node.resources.device.map(|device| device.to_string());
+        let processes = node.resources.processes.unwrap_or(1) as usize;
         let (time, store) = (node.resources.time, node.store);
-        Ok(Job { id: unit.id, key: unit.key, record: unit.record, stage, task, device, time, store, prelude })
+        let ReadyUnit { id, key, record, .. } = unit;
+        Ok(Job { id, key, record, stage, task, device, time, processes, store, prelude })
     }
 
     /// The job of a unit that must run elsewhere: one that needs no bytes that lie in a folder of this process, and whose
@@ -98,16 +102,18 @@ impl State<'_> {
         job.map(|job| Job { store: true, ..job })
     }
 
-    /// What a unit will need.
+    /// What a unit will need, and how many GPUs it can make use of.
     #[must_use]
-    pub fn resources(&self, unit: &ReadyUnit) -> Resources {
+    pub fn resources(&self, unit: &ReadyUnit) -> (Resources, usize) {
         let task = self.task(&unit.id, &unit.inputs);
-        self.stages[unit.id.node.index()].resources(&ResourceQuery {
+        let stage = self.stages[unit.id.node.index()];
+        let query = ResourceQuery {
             phase: &task.phase,
             parameters: &task.parameters,
             input_bytes: input_bytes(&unit.inputs),
             inputs: &task.inputs,
-        })
+        };
+        (stage.resources(&query), stage.most_gpus(&query))
     }
 
     fn task(&self, unit: &UnitId, inputs: &BTreeMap<String, Vec<Gathered>>) -> Task {
@@ -128,7 +134,7 @@ impl State<'_> {
             output: PathBuf::new(),
             work: PathBuf::new(),
             earlier: Vec::new(),
-            resources: TaskResources { threads: 1, memory_bytes: 0, device: "cpu".to_owned() },
+            resources: TaskResources { threads: 1, memory_bytes: 0, device: "cpu".to_owned(), processes: 1 },
         }
     }
 

@@ -129,7 +129,7 @@ mod tests {
             output: PathBuf::new(),
             work: PathBuf::new(),
             earlier: Vec::new(),
-            resources: TaskResources { threads: 1, memory_bytes: 0, device: "cpu".to_owned() },
+            resources: TaskResources { threads: 1, memory_bytes: 0, device: "cpu".to_owned(), processes: 1 },
         }
     }
 

@@ -140,6 +140,7 @@ impl<'a> Performer<'a> {
         job.task.resources.threads = grant.threads;
         job.task.resources.memory_bytes = grant.memory_bytes;
         job.task.resources.device.clone_from(job.device.as_ref().unwrap_or(&self.device));
+        job.task.resources.processes = if grant.gpus.is_empty() { job.processes } else { grant.gpus.len() };
         match job.runner() {
             Runner::Native => self.native.run(job.stage, &job.task, &stop, event).map(|outcome| (outcome, None)),
             Runner::Torch => {
@@ -316,7 +317,7 @@ mod tests {
             output: PathBuf::new(),
             work: PathBuf::new(),
             earlier: Vec::new(),
-            resources: TaskResources { threads: 1, memory_bytes: 0, device: "cpu".to_owned() },
+            resources: TaskResources { threads: 1, memory_bytes: 0, device: "cpu".to_owned(), processes: 1 },
         }
     }
 

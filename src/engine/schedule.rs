@@ -213,4 +213,16 @@ mod tests {
         scheduler.release(&grant);
         assert_eq!(scheduler.start_next().map(|(unit, grant)| (unit, grant.gpus)), Some(("fold 1", vec![0])));
     }
+
+    #[test]
+    fn a_unit_that_asks_for_several_gpus_is_given_them_together() {
+        let mut scheduler = Scheduler::new(Capacity { threads: 8, gpus: 3, ..MACHINE });
+        let demand = |gpus| Demand { threads: 1, memory_bytes: 0, gpus };
+        scheduler.submit("one", 1, demand(1));
+        scheduler.submit("three", 0, demand(3));
+        let (_, grant) = scheduler.start_next().expect("fits");
+        assert!(scheduler.start_next().is_none());
+        scheduler.release(&grant);
+        assert_eq!(scheduler.start_next().map(|(unit, grant)| (unit, grant.gpus)), Some(("three", vec![0, 1, 2])));
+    }
 }

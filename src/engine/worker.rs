@@ -6,14 +6,16 @@
 mod pipes;
 mod watch;
 
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
-use nnflow_stage::{ErrorKind, ErrorReport, Outcome, Reply, Request, StageError, StageEvent, Task, WORKER_PROTOCOL};
+use nnflow_stage::{
+    ErrorKind, ErrorReport, Outcome, Reply, Request, StageError, StageEvent, Task, WORKER_PROTOCOL, ending,
+};
 
 use self::watch::Watch;
 use super::limits::{Stop, too_long};
@@ -31,11 +33,8 @@ const LAST_LINES: usize = 20;
 
 /// How the C library's allocator shall keep memory, where the user does not say otherwise. Networks ask for the same large blocks
 /// again and again; by default each comes from the system anew, page by page (measured: 8 % of a prediction on a CPU).
-const ALLOCATOR: [(&str, &str); 3] = [
-    ("MALLOC_MMAP_THRESHOLD_", "33554432"),
-    ("MALLOC_TRIM_THRESHOLD_", "4294967296"),
-    ("MALLOC_TOP_PAD_", "67108864"),
-];
+const ALLOCATOR: [(&str, &str); 3] =
+    [("MALLOC_MMAP_THRESHOLD_", "33554432"), ("MALLOC_TRIM_THRESHOLD_", "4294967296"), ("MALLOC_TOP_PAD_", "67108864")];
 
 /// The workers of a run: those that are idle, and how to start one.
 #[derive(Debug)]
@@ -306,10 +305,10 @@ impl Worker {
                 ..died(&format!("said nothing and computed nothing for {} and was ended", self.silence_in_words()))
             },
             (_, true, _) => died("broke the protocol and was ended"),
-            (Ok(status), false, _) if status.signal() == Some(libc::SIGKILL) => {
-                ErrorReport { kind: ErrorKind::Resource, ..died(&describe(*status)) }
+            (Ok(status), false, _) => {
+                let (kind, how) = ending(*status);
+                ErrorReport { kind, ..died(&how) }
             }
-            (Ok(status), false, _) => died(&describe(*status)),
             (Err(error), false, _) => died(&format!("ended, and how cannot be told: {error}")),
         };
         (report, told)
@@ -346,17 +345,6 @@ fn nonsense(error: &std::io::Error) -> String {
     format!("the worker wrote what is not a reply: {error}")
 }
 
-fn describe(status: ExitStatus) -> String {
-    match (status.signal(), status.code()) {
-        (Some(libc::SIGKILL), _) => {
-            "was killed (signal 9), which is what the system does when memory runs out".to_owned()
-        }
-        (Some(signal), _) => format!("was ended by signal {signal}"),
-        (None, Some(code)) => format!("exited with status {code}"),
-        (None, None) => "ended".to_owned(),
-    }
-}
-
 /// The GPUs as the worker shall see them, out of those that this process may use.
 fn visible_devices(gpus: &[usize], allowed: Option<&str>) -> String {
     let names: Vec<&str> = allowed.unwrap_or_default().split(',').map(str::trim).collect();
@@ -378,14 +366,5 @@ mod tests {
         for (gpus, allowed, expected) in cases {
             assert_eq!(visible_devices(gpus, allowed), expected, "{gpus:?} of {allowed:?}");
         }
-    }
-
-    #[test]
-    fn the_end_of_a_worker_is_told_in_words() {
-        // The status that wait(2) gives: a signal in the low byte, an exit code in the next one.
-        let words = [9, 11, 3 << 8].map(|status| describe(ExitStatus::from_raw(status)));
-        assert_eq!(words[0], "was killed (signal 9), which is what the system does when memory runs out");
-        assert_eq!(words[1], "was ended by signal 11");
-        assert_eq!(words[2], "exited with status 3");
     }
 }

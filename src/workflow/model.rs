@@ -212,8 +212,10 @@ pub struct InputDeclaration {
 /// What a stage asks of the machine. None of it may change a result.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ResourceRequest {
-    /// How many GPUs.
+    /// How many GPUs; a training goes over all of them.
     pub gpu: Option<u32>,
+    /// Over how many processes a training goes on a CPU.
+    pub processes: Option<u32>,
     /// Memory in bytes.
     pub memory_bytes: Option<u64>,
     /// CPU threads.

@@ -229,6 +229,7 @@ fn read_resources(entry: &Entry, path: &str, diagnostics: &mut Diagnostics) -> R
     let mut fields = Fields::new(resources, path);
     let request = ResourceRequest {
         gpu: fields.read("gpu", diagnostics, |value, path| whole(value, path, 0)),
+        processes: fields.read("processes", diagnostics, |value, path| whole(value, path, 1)),
         memory_bytes: fields.read("memory", diagnostics, quantity::size),
         threads: fields.read("threads", diagnostics, |value, path| whole(value, path, 1)),
         time: fields.read("time", diagnostics, quantity::duration),

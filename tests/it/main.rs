@@ -26,5 +26,6 @@ mod slurm;
 mod slurm_states;
 mod support;
 mod tidy;
+mod together;
 mod watching;
 mod worker;

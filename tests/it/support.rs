@@ -435,9 +435,14 @@ impl Running {
 
     /// The processes of the engine's workers.
     pub(crate) fn workers(&self) -> Vec<u32> {
-        let entries = fs_err::read_dir("/proc").expect("/proc can be read").flatten();
-        let processes = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        processes.filter(|process| parent(*process) == Some(self.child.id())).collect()
+        children(self.child.id())
+    }
+
+    /// The processes that workers have started, the first one first.
+    pub(crate) fn ranks(&self) -> Vec<u32> {
+        let mut ranks: Vec<u32> = self.workers().into_iter().flat_map(children).collect();
+        ranks.sort_unstable();
+        ranks
     }
 
     /// Reads on until the run has ended.
@@ -539,6 +544,13 @@ pub(crate) fn make_fifo(path: &Path) {
 /// A set of names.
 pub(crate) fn set<'a>(names: impl IntoIterator<Item = &'a str>) -> BTreeSet<String> {
     names.into_iter().map(str::to_owned).collect()
+}
+
+/// The processes that a process has started.
+fn children(process: u32) -> Vec<u32> {
+    let entries = fs_err::read_dir("/proc").expect("/proc can be read").flatten();
+    let processes = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    processes.filter(|other| parent(*other) == Some(process)).collect()
 }
 
 /// The process that started another one.

@@ -95,6 +95,8 @@ pub struct UnitFile {
     pub task: Task,
     /// The device that the workflow asks for, if it does.
     pub device: Option<String>,
+    /// Over how many processes a training goes where it has no GPU.
+    pub processes: usize,
     /// The tasks that make bytes again that were not kept.
     pub prelude: Vec<Task>,
 }

@@ -98,6 +98,7 @@ fn unit_file(job: &Job) -> UnitFile {
         record: job.record.clone(),
         task: job.task.clone(),
         device: job.device.clone(),
+        processes: job.processes,
         prelude: job.prelude.iter().map(|prelude| prelude.task.clone()).collect(),
     }
 }

@@ -286,6 +286,7 @@ fn run_unit(
         task: unit.task.clone(),
         device: unit.device.clone(),
         time: None,
+        processes: unit.processes,
         store: true,
         prelude: unit.prelude.iter().map(prelude).collect::<Result<_, _>>()?,
     };

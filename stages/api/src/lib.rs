@@ -15,6 +15,7 @@ mod context;
 mod error;
 mod outcome;
 mod parameters;
+mod process;
 mod progress;
 mod spec;
 mod task;
@@ -24,6 +25,7 @@ pub use context::{Context, Host, OutputWriter, SilentHost};
 pub use error::{ErrorKind, ErrorReport, StageError};
 pub use outcome::{Outcome, OutputFile, OutputSource, ProducedArtifact};
 pub use parameters::{Parameter, ParameterKind, ParameterProblem, Parameters, Step, effective_parameters};
+pub use process::{ending, obituary};
 pub use progress::{Progress, StageEvent};
 pub use spec::{
     Axes, InputPort, Kind, OutputPort, Phase, PhaseKind, Read, ResourceQuery, Resources, Runner, Stage, StageSpec,

@@ -212,6 +212,11 @@ pub trait Stage: Send + Sync {
         Resources { threads: 1, memory_bytes: query.input_bytes.saturating_mul(4).saturating_add(64 << 20) }
     }
 
+    /// How many GPUs a task can make use of, if it can use any; it is granted no more, whatever the workflow asks for.
+    fn most_gpus(&self, _: &ResourceQuery<'_>) -> usize {
+        1
+    }
+
     /// Does the work of one task.
     ///
     /// # Errors

@@ -74,6 +74,14 @@ pub struct TaskResources {
     pub memory_bytes: u64,
     /// The device for tensors: `auto`, `cpu`, `cuda` or `cuda:N`.
     pub device: String,
+    /// Over how many processes a training is spread at most: one for each GPU that was granted, or on the CPU as many as
+    /// the workflow asks for. Other stages run in one.
+    #[serde(default = "one")]
+    pub processes: usize,
+}
+
+fn one() -> usize {
+    1
 }
 
 /// A unit of work: one phase of a node, as a whole or for one case.

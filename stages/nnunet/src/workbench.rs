@@ -305,7 +305,7 @@ impl Node<'_> {
             output: folder.join("output"),
             work,
             earlier: Vec::new(),
-            resources: TaskResources { threads: 1, memory_bytes: MEMORY, device: "cpu".to_owned() },
+            resources: TaskResources { threads: 1, memory_bytes: MEMORY, device: "cpu".to_owned(), processes: 1 },
         })
     }
 

@@ -4,6 +4,7 @@
 //! program of its own so that `nnflow` never loads libtorch, and so that a fault of a device ends a worker and not a run.
 
 mod predict;
+mod ranks;
 mod serve;
 mod train;
 
@@ -20,6 +21,8 @@ usage: nnflow-torch worker     take tasks from standard input, as JSON lines
 fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
         Some("worker") => serve::serve(),
+        // Started by a worker for a training on several devices; nobody else has a use for it.
+        Some("rank") => ranks::serve(),
         Some("version") => {
             serve::say(&format!("nnflow-torch {} ({})", env!("CARGO_PKG_VERSION"), serve::device_in_words()));
             ExitCode::SUCCESS

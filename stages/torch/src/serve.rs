@@ -11,10 +11,11 @@ use nnflow_net::device::{Device, DeviceChoice};
 use nnflow_net::precision::Precision;
 use nnflow_nnunet::train::settings::PrecisionChoice;
 use nnflow_stage::{
-    Context, ErrorKind, ErrorReport, Host, Reply, Request, StageError, StageEvent, Task, WORKER_PROTOCOL,
+    Context, ErrorKind, ErrorReport, Host, Outcome, Reply, Request, StageError, StageEvent, Task, WORKER_PROTOCOL,
 };
 
 use crate::predict::Networks;
+use crate::ranks::train_together;
 
 /// Bytes.
 pub(crate) const GIBIBYTE: f64 = 1024.0 * 1024.0 * 1024.0;
@@ -32,21 +33,25 @@ pub(crate) fn serve() -> ExitCode {
     for task in tasks {
         cancelled.store(false, Ordering::Relaxed);
         let host = Pipe { cancelled: &cancelled };
-        let run = AssertUnwindSafe(|| run(&task, &host, &mut networks));
-        let answer = match catch_unwind(run) {
-            Ok(Ok(outcome)) => Reply::Done { outcome },
-            Ok(Err(error)) => Reply::Failed { report: error.report() },
-            Err(_) => {
-                // The state of the networks is unknown after a panic; the next task loads its own.
-                networks = Networks::default();
-                Reply::Failed {
-                    report: ErrorReport::new(ErrorKind::Internal, "the stage panicked; its log says where"),
+        let answer = match guarded(|| run(&task, &host, &mut networks)) {
+            Ok(outcome) => Reply::Done { outcome },
+            Err(report) => {
+                if report.kind == ErrorKind::Internal {
+                    // The state of the networks is unknown after a panic; the next task loads its own.
+                    networks = Networks::default();
                 }
+                Reply::Failed { report }
             }
         };
         reply(&answer);
     }
     ExitCode::SUCCESS
+}
+
+/// Runs work whose panic is an error like others.
+pub(crate) fn guarded(work: impl FnOnce() -> Result<Outcome, ErrorReport>) -> Result<Outcome, ErrorReport> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(ErrorReport::new(ErrorKind::Internal, "the stage panicked; its log says where")))
 }
 
 /// The device that `auto` stands for.
@@ -86,14 +91,22 @@ fn listen(cancelled: Arc<AtomicBool>) -> Receiver<Box<Task>> {
     tasks
 }
 
-fn run(task: &Task, host: &dyn Host, networks: &mut Networks) -> Result<nnflow_stage::Outcome, StageError> {
+fn run(task: &Task, host: &dyn Host, networks: &mut Networks) -> Result<Outcome, ErrorReport> {
     let mut context = Context::new(task, host);
-    match task.stage.as_str() {
-        "train" => crate::train::train(&mut context)?,
-        "predict" => crate::predict::predict(&mut context, networks)?,
-        other => return Err(StageError::internal(format!("this worker does not run the stage `{other}`"))),
-    }
-    Ok(context.into_outcome())
+    let ran = match task.stage.as_str() {
+        "train" => {
+            let (device, ranks) = crate::train::processes(&context).map_err(|error| error.report())?;
+            if ranks > 1 {
+                // Networks of an earlier task take memory that the processes need.
+                *networks = Networks::default();
+                return train_together(task, host, device, ranks);
+            }
+            crate::train::train(&mut context, None)
+        }
+        "predict" => crate::predict::predict(&mut context, networks),
+        other => Err(StageError::internal(format!("this worker does not run the stage `{other}`"))),
+    };
+    ran.map(|()| context.into_outcome()).map_err(|error| error.report())
 }
 
 /// The device of a task.

@@ -4,9 +4,11 @@ mod setup;
 mod state;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nnflow_net::checkpoint::CheckpointError;
+use nnflow_net::collective::{Collective, CollectiveError, Exchange};
 use nnflow_net::network::Network;
 use nnflow_net::training::{Batch, RunningEvaluation, RunningLoss, Trainer, TrainingError};
 use nnflow_net::{TorchError, device::Device, shim};
@@ -17,6 +19,7 @@ use nnflow_nnunet::train::settings::Keep;
 use nnflow_stage::{Context, Progress, StageError};
 
 use setup::Setup;
+pub(crate) use setup::processes;
 use state::{CHECKPOINT, Counters};
 
 use crate::serve::GIBIBYTE;
@@ -34,33 +37,71 @@ const TELL_EVERY: Duration = Duration::from_millis(500);
 /// Batches that are made before they are needed, for each thread that makes them.
 const AHEAD: usize = 2;
 
-/// Runs the stage `train`.
-pub(crate) fn train(context: &mut Context<'_>) -> Result<(), StageError> {
-    let setup = Setup::new(context)?;
+/// Runs the stage `train`, in this process alone or with others. The first one writes what is to be written; all others
+/// make the same steps and write nothing.
+pub(crate) fn train(context: &mut Context<'_>, others: Option<Arc<dyn Exchange>>) -> Result<(), StageError> {
+    let (rank, ranks) = others.as_ref().map_or((0, 1), |others| (others.rank(), others.ranks()));
+    let setup = Setup::new(context, rank, ranks)?;
     shim::reset_peak(setup.device).map_err(torch)?;
-    let trained = train_with(context, &setup);
+    let trained = train_with(context, &setup, others);
     // Whatever the worker does next needs the memory in pieces of other sizes.
     let given_back = shim::give_back_memory(setup.device).map_err(torch);
     trained.and(given_back)
 }
 
-fn train_with(context: &mut Context<'_>, setup: &Setup) -> Result<(), StageError> {
-    fs_create(context.work())?;
-    let network = initial_network(context, setup)?;
-    let mut trainer = Trainer::new(network, setup.options.clone()).map_err(training)?;
-    let mut counters = state::resume(context, &mut trainer, setup.settings.optimizer.learning_rate)?;
-    context.log(format!("`{CURVE}` and `{PICTURE}` are written after each epoch to {}", context.work().display()));
+fn train_with(context: &mut Context<'_>, setup: &Setup, others: Option<Arc<dyn Exchange>>) -> Result<(), StageError> {
+    let collective = others.map_or_else(|| Ok(Collective::alone()), |others| Collective::among(others, setup.device));
+    let (mut trainer, mut counters) = begin(context, setup, collective.map_err(together)?)?;
+    train_epochs(context, setup, &mut trainer, &mut counters)?;
+    if trainer.collective().is_first() {
+        write_model(context, setup, &trainer, &counters)?;
+    }
+    trainer.part().map_err(together)
+}
+
+/// The training before its next epoch.
+fn begin(context: &Context<'_>, setup: &Setup, collective: Collective) -> Result<(Trainer, Counters), StageError> {
+    let (rate, is_first) = (setup.settings.optimizer.learning_rate, collective.is_first());
+    let network = match is_first {
+        true => initial_network(context, setup)?,
+        // It is given the weights of the first one.
+        false => Network::new(&setup.architecture, context.seed(), setup.device).map_err(torch)?,
+    };
+    let trainer = Trainer::new(network, setup.options.clone()).map_err(training)?;
+    let mut trainer = trainer.together(collective, setup.batch_size());
+    let mut counters = Counters::new(rate);
+    let ranks = trainer.collective().ranks();
+    if is_first && ranks > 1 {
+        context.log(format!("{ranks} processes share each batch of {} patches", setup.batch_size()));
+    }
+    if is_first {
+        fs_create(context.work())?;
+        counters = state::resume(context, &mut trainer, rate)?;
+        context.log(format!("`{CURVE}` and `{PICTURE}` are written after each epoch to {}", context.work().display()));
+    }
+    trainer.align().map_err(training)?;
+    let counters = counters.shared(trainer.collective())?;
+    Ok((trainer, counters))
+}
+
+fn train_epochs(
+    context: &Context<'_>,
+    setup: &Setup,
+    trainer: &mut Trainer,
+    counters: &mut Counters,
+) -> Result<(), StageError> {
     let between = Duration::from_secs_f64(60.0 * setup.settings.checkpoint_minutes);
     let mut saved = Instant::now();
     while counters.stopped.is_none() && counters.epochs() < setup.settings.epochs {
-        epoch(context, setup, &mut trainer, &mut counters)?;
+        epoch(context, setup, trainer, counters)?;
         let last = counters.stopped.is_some() || counters.epochs() == setup.settings.epochs;
-        if last || (counters.epochs() % setup.settings.checkpoint_every == 0 && saved.elapsed() >= between) {
-            counters.save(&trainer, &context.work().join(CHECKPOINT))?;
+        let is_due = counters.epochs() % setup.settings.checkpoint_every == 0 && saved.elapsed() >= between;
+        if trainer.collective().is_first() && (last || is_due) {
+            counters.save(trainer, &context.work().join(CHECKPOINT))?;
             saved = Instant::now();
         }
     }
-    write_model(context, setup, &trainer, &counters)
+    Ok(())
 }
 
 /// The network before its first step: random, or with the weights of a model.
@@ -96,23 +137,48 @@ fn epoch(
     let training_loss = pass.train(&maker, trainer, rate)?;
     let evaluation = pass.validate(&maker, trainer)?;
     let timing = Timing { seconds: start.elapsed().as_secs_f64(), waited: pass.waited.as_secs_f64() };
-    let validation_loss = evaluation.mean_loss().map_err(torch)?.unwrap_or(0.0);
-    let dice: Vec<Option<f64>> = evaluation.counts().map_err(torch)?.iter().map(|counts| counts.dice()).collect();
+    if trainer.collective().is_first() {
+        take_stock(context, setup, trainer, counters, &Passed { rate, training_loss, evaluation, timing })?;
+    }
+    *counters = counters.clone().shared(trainer.collective())?;
+    Ok(())
+}
+
+/// What an epoch gave.
+struct Passed {
+    rate: f64,
+    training_loss: f64,
+    evaluation: RunningEvaluation,
+    timing: Timing,
+}
+
+/// Takes note of an epoch, keeps the network if it is the best so far, and tells how far the training has come.
+fn take_stock(
+    context: &Context<'_>,
+    setup: &Setup,
+    trainer: &Trainer,
+    counters: &mut Counters,
+    passed: &Passed,
+) -> Result<(), StageError> {
+    let (settings, epoch) = (&setup.settings, counters.epochs());
+    let validation_loss = passed.evaluation.mean_loss().map_err(torch)?.unwrap_or(0.0);
+    let counts = passed.evaluation.counts().map_err(torch)?;
+    let dice: Vec<Option<f64>> = counts.iter().map(|counts| counts.dice()).collect();
     let present: Vec<f64> = dice.iter().flatten().copied().collect();
     let mean_dice = (!present.is_empty()).then(|| present.iter().sum::<f64>() / present.len() as f64);
-    counters.schedule.take(&settings.schedule, training_loss);
+    counters.schedule.take(&settings.schedule, passed.training_loss);
     let next = counters.schedule.rate(&settings.schedule, settings.optimizer.learning_rate, epoch + 1, settings.epochs);
     counters.stopped = counters.stopping.take(&settings.stop, validation_loss, next);
     let row = Epoch {
         epoch: epoch + 1,
-        learning_rate: rate,
-        training_loss,
+        learning_rate: passed.rate,
+        training_loss: passed.training_loss,
         validation_loss,
         dice,
         mean_dice,
         average_dice: None,
     };
-    if counters.curve.add(row, timing, settings.dice_smoothing) {
+    if counters.curve.add(row, passed.timing, settings.dice_smoothing) {
         counters.best_epoch = Some(epoch + 1);
         if settings.keep == Keep::Best {
             trainer.network().save(&context.work().join(BEST)).map_err(checkpoint)?;
@@ -121,7 +187,7 @@ fn epoch(
     let (table, picture) = curve(context, setup, counters);
     write(&context.work().join(CURVE), &table)?;
     write(&context.work().join(PICTURE), &picture)?;
-    tell_epoch(context, setup, counters, &timing)
+    tell_epoch(context, setup, counters, &passed.timing)
 }
 
 /// The learning curve as a table and as a picture.
@@ -140,21 +206,24 @@ struct Pass<'a, 'c> {
 
 impl Pass<'_, '_> {
     fn train(&mut self, maker: &BatchMaker<'_>, trainer: &mut Trainer, rate: f64) -> Result<f64, StageError> {
-        let (epoch, setup) = (self.epoch, self.setup);
+        let (context, epoch, setup) = (self.context, self.epoch, self.setup);
         let mut running = RunningLoss::default();
         let batches = setup.settings.batches_per_epoch as usize;
         match &setup.augmenter {
             None => self.batches(batches, &|index| maker.training_batch(epoch, index), |batch| {
+                check_cancelled(context, trainer)?;
                 let loss = trainer.step(&borrowed(batch), rate).map_err(training)?;
                 running.add(&loss).map_err(torch)
             })?,
             Some(augmenter) => self.batches(batches, &|index| maker.training_samples(epoch, index), |samples| {
+                check_cancelled(context, trainer)?;
                 let loss = trainer.step_augmented(samples, augmenter, rate).map_err(training)?;
                 running.add(&loss).map_err(torch)
             })?,
         }
         let loss = running.mean().map_err(torch)?.unwrap_or(0.0);
-        if loss.is_finite() {
+        // One process says it for all of them, which have the same loss.
+        if loss.is_finite() || !trainer.collective().is_first() {
             return Ok(loss);
         }
         Err(StageError::input(format!(
@@ -165,10 +234,11 @@ impl Pass<'_, '_> {
     }
 
     fn validate(&mut self, maker: &BatchMaker<'_>, trainer: &Trainer) -> Result<RunningEvaluation, StageError> {
-        let epoch = self.epoch;
+        let (context, epoch) = (self.context, self.epoch);
         let mut running = RunningEvaluation::default();
         let batches = self.setup.settings.validation_batches as usize;
         self.batches(batches, &|index| maker.validation_batch(epoch, index), |batch| {
+            check_cancelled(context, trainer)?;
             let evaluation = trainer.evaluate(&borrowed(batch)).map_err(training)?;
             running.add(&evaluation).map_err(torch)
         })?;
@@ -184,7 +254,6 @@ impl Pass<'_, '_> {
         let threads = self.setup.loader_threads;
         let (context, waited, told) = (self.context, &mut self.waited, &mut self.told);
         in_order(count, threads, threads * AHEAD, make, |index, batch, wait| {
-            context.check_cancelled()?;
             *waited += wait;
             if told.elapsed() >= TELL_EVERY {
                 *told = Instant::now();
@@ -198,6 +267,12 @@ impl Pass<'_, '_> {
             take(&batch)
         })
     }
+}
+
+/// Ends the training early if that was asked for: all processes before the same batch.
+fn check_cancelled(context: &Context<'_>, trainer: &Trainer) -> Result<(), StageError> {
+    trainer.collective().meet().map_err(together)?;
+    context.check_cancelled()
 }
 
 fn borrowed(batch: &LoadedBatch) -> Batch<'_> {
@@ -303,7 +378,22 @@ pub(crate) fn torch(error: TorchError) -> StageError {
 fn training(error: TrainingError) -> StageError {
     match error {
         TrainingError::Torch(error) => torch(error),
+        TrainingError::Collective(error) => together(error),
         other => StageError::input(other.to_string()),
+    }
+}
+
+/// An error of several processes.
+fn together(error: CollectiveError) -> StageError {
+    let hint = error.hint();
+    let error = match error {
+        CollectiveError::Torch(error) => torch(error),
+        CollectiveError::Library { .. } => StageError::input(error.to_string()),
+        other => StageError::internal(other.to_string()).with_source(other),
+    };
+    match hint {
+        Some(hint) => error.with_hint(hint),
+        None => error,
     }
 }
 

@@ -7,7 +7,7 @@ use nnflow_stage::{
 use serde_json::Value;
 
 use crate::documents::unknown_port;
-use crate::train::settings::TRAINING_PARAMETERS;
+use crate::train::settings::{TRAINING_PARAMETERS, TrainingSettings};
 use crate::train::slices::{Classes, FoldCases, TrainingPlan};
 
 /// The stage.
@@ -138,18 +138,54 @@ impl Stage for Train {
     }
 
     fn resources(&self, query: &ResourceQuery<'_>) -> Resources {
-        let plan =
-            query.inputs.get("plan").and_then(|members| members.first()).and_then(|member| match &member.value {
-                nnflow_stage::InputValue::Document(document) => {
-                    serde_json::from_value::<TrainingPlan>(document.clone()).ok()
-                }
-                _ => None,
-            });
-        let voxels = plan.map_or(0, |plan| plan.patch_size.iter().product::<usize>() * plan.batch_size) as u64;
+        let voxels = plan(query).map_or(0, |plan| plan.patch_size.iter().product::<usize>() * plan.batch_size) as u64;
         Resources { threads: 0, memory_bytes: voxels.saturating_mul(BYTES_A_VOXEL).saturating_add(BASE_BYTES) }
+    }
+
+    /// A GPU needs a sample of each batch at least.
+    fn most_gpus(&self, query: &ResourceQuery<'_>) -> usize {
+        let settings = query.parameters.parse::<TrainingSettings>().ok();
+        let planned = || plan(query).map(|plan| plan.batch_size);
+        settings.and_then(|settings| settings.batch_size).or_else(planned).unwrap_or(1).max(1)
     }
 
     fn run(&self, _: &mut Context<'_>) -> Result<(), StageError> {
         Err(StageError::internal("`train` runs in the worker `nnflow-torch`"))
+    }
+}
+
+/// The plan, where it is there already.
+fn plan(query: &ResourceQuery<'_>) -> Option<TrainingPlan> {
+    serde_json::from_value(query.document("plan")?.clone()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use nnflow_stage::{InputValue, Member, effective_parameters};
+    use serde_json::{Map, json};
+
+    use super::*;
+
+    fn most_gpus(given: Value) -> usize {
+        let document = json!({
+            "patch_size": [16, 24, 24],
+            "batch_size": 3,
+            "batch_dice": true,
+            "use_mask_for_norm": [false],
+            "architecture": {},
+            "cascade": false
+        });
+        let member = Member { axes: BTreeMap::new(), value: InputValue::Document(document) };
+        let given: Map<String, Value> = given.as_object().cloned().unwrap_or_default();
+        let parameters = effective_parameters(TRAINING_PARAMETERS, &given).expect("parameters of the stage");
+        let inputs = BTreeMap::from([("plan".to_owned(), vec![member])]);
+        Train.most_gpus(&ResourceQuery { phase: "train", parameters: &parameters, input_bytes: 0, inputs: &inputs })
+    }
+
+    #[test]
+    fn a_training_can_use_a_gpu_for_each_sample_of_a_batch() {
+        assert_eq!([most_gpus(json!({})), most_gpus(json!({ "batch_size": 5 }))], [3, 5]);
     }
 }

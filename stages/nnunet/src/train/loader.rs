@@ -1,6 +1,7 @@
 //! Batches, made ahead of the device so that it does not wait, and handed over in order.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -40,6 +41,8 @@ pub struct BatchMaker<'a> {
     pub is_2d: bool,
     /// Samples in a batch.
     pub batch_size: usize,
+    /// Those of them that are made here; others make the rest. A sample does not depend on who makes it.
+    pub share: Range<usize>,
     /// The share of samples that are centred on foreground.
     pub oversample_foreground: f64,
     /// The scale of each supervised output.
@@ -70,7 +73,7 @@ impl BatchMaker<'_> {
             let (drawn, sample) = self.drawn_sample(epoch, batch, index)?;
             self.augmentation.defer(drawn, sample, self.patch).map_err(refused)
         };
-        (0..self.batch_size).map(sample).collect()
+        self.share.clone().map(sample).collect()
     }
 
     /// A sample as it was read, and what is to be done to it.
@@ -110,7 +113,7 @@ impl BatchMaker<'_> {
         let mut image = Vec::new();
         let mut labels = vec![Vec::new(); self.scales.len()];
         let mut channels = 0;
-        for index in 0..self.batch_size {
+        for index in self.share.clone() {
             let sample = sample(index)?;
             channels = sample.image.shape()[0];
             image.extend(sample.image.iter());
@@ -119,7 +122,7 @@ impl BatchMaker<'_> {
                 labels.extend(target.iter());
             }
         }
-        let mut shape = vec![self.batch_size, channels, z, y, x];
+        let mut shape = vec![self.share.len(), channels, z, y, x];
         if self.is_2d {
             shape.remove(2);
         }

@@ -1,5 +1,7 @@
 //! Everything that a training needs, put together from what arrived.
 
+use std::ops::Range;
+
 use nnflow_kernels::augment::Augmentation;
 use nnflow_net::architecture::Architecture;
 use nnflow_net::augment::Augmenter;
@@ -8,7 +10,7 @@ use nnflow_net::loss::{Loss, Target};
 use nnflow_net::optimizer::OptimizerOptions;
 use nnflow_net::precision::Precision;
 use nnflow_net::shim;
-use nnflow_net::training::TrainingOptions;
+use nnflow_net::training::{Division, TrainingOptions};
 use nnflow_nnunet::train::augmentation::augmentation;
 use nnflow_nnunet::train::loader::BatchMaker;
 use nnflow_nnunet::train::patches::{PatchCase, PatchShape, Patches};
@@ -27,6 +29,8 @@ pub(super) struct Setup {
     pub(super) loader_threads: usize,
     /// What augments samples on the device, where that is to be done there.
     pub(super) augmenter: Option<Augmenter>,
+    /// The samples of each batch that this process works on.
+    share: Range<usize>,
     augmentation: Augmentation,
     training: Patches,
     validation: Patches,
@@ -34,7 +38,8 @@ pub(super) struct Setup {
 }
 
 impl Setup {
-    pub(super) fn new(context: &Context<'_>) -> Result<Self, StageError> {
+    /// The training as the process `rank` of `ranks` has it.
+    pub(super) fn new(context: &Context<'_>, rank: usize, ranks: usize) -> Result<Self, StageError> {
         let settings: TrainingSettings = context.parameters().parse()?;
         let plan: TrainingPlan = context.parsed("plan")?;
         let classes: Classes = context.parsed("description")?;
@@ -57,6 +62,7 @@ impl Setup {
             Augmenter::new(augmentation.settings().clone(), patch, plan.is_2d(), scales(&architecture, &plan))
         });
         Ok(Self {
+            share: division(&settings, &plan, device).share(rank, ranks),
             architecture,
             augmenter,
             options: options(&settings, &plan, &classes, device),
@@ -86,6 +92,11 @@ impl Setup {
         mirror.axes.iter().filter_map(|axis| axis.checked_sub(first)).collect()
     }
 
+    /// Samples of a batch, of all processes.
+    pub(super) fn batch_size(&self) -> usize {
+        batch_size(&self.settings, &self.plan)
+    }
+
     pub(super) fn batch_maker(&self) -> BatchMaker<'_> {
         let patch = self.plan.patch().unwrap_or([1; 3]);
         BatchMaker {
@@ -94,7 +105,8 @@ impl Setup {
             augmentation: &self.augmentation,
             patch,
             is_2d: self.plan.is_2d(),
-            batch_size: self.settings.batch_size.unwrap_or(self.plan.batch_size),
+            batch_size: self.batch_size(),
+            share: self.share.clone(),
             oversample_foreground: self.settings.oversample_foreground,
             scales: scales(&self.architecture, &self.plan),
             seed: self.seed,
@@ -113,6 +125,32 @@ fn scales(architecture: &Architecture, plan: &TrainingPlan) -> Vec<[f64; 3]> {
         scale
     };
     architecture.supervised_shapes(&plan.patch_size).iter().map(scale).collect()
+}
+
+/// The device of a training, and how many processes it goes over.
+pub(crate) fn processes(context: &Context<'_>) -> Result<(Device, usize), StageError> {
+    let device = crate::serve::device(context)?;
+    let asked = context.resources().processes;
+    if asked <= 1 {
+        return Ok((device, 1));
+    }
+    let (settings, plan) = (context.parameters().parse()?, context.parsed("plan")?);
+    let most = division(&settings, &plan, device).most_processes();
+    if most < asked {
+        let batch = batch_size(&settings, &plan);
+        context.log(format!(
+            "a batch of {batch} patches keeps {most} of {asked} processes busy, so that no more are used"
+        ));
+    }
+    Ok((device, asked.min(most)))
+}
+
+fn batch_size(settings: &TrainingSettings, plan: &TrainingPlan) -> usize {
+    settings.batch_size.unwrap_or(plan.batch_size)
+}
+
+fn division(settings: &TrainingSettings, plan: &TrainingPlan, device: Device) -> Division {
+    Division::new(device, batch_size(settings, plan), plan.patch_size.iter().product())
 }
 
 /// Opens cases, each with its segmentation of the stage before in a cascade.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use nnflow_net::collective::Collective;
 use nnflow_net::training::Trainer;
 use nnflow_nnunet::train::curve::Curve;
 use nnflow_nnunet::train::schedule::Schedule;
@@ -9,7 +10,7 @@ use nnflow_nnunet::train::stop::Stopping;
 use nnflow_stage::{Context, StageError};
 use serde::{Deserialize, Serialize};
 
-use super::{checkpoint, take_best};
+use super::{checkpoint, take_best, together};
 
 /// The checkpoint's file in the folder of an attempt.
 pub(super) const CHECKPOINT: &str = "checkpoint.safetensors";
@@ -26,7 +27,7 @@ pub(super) struct Counters {
 }
 
 impl Counters {
-    fn new(learning_rate: f64) -> Self {
+    pub(super) fn new(learning_rate: f64) -> Self {
         Self {
             curve: Curve::default(),
             schedule: Schedule::new(learning_rate),
@@ -39,6 +40,17 @@ impl Counters {
     /// Epochs that were trained.
     pub(super) fn epochs(&self) -> u32 {
         u32::try_from(self.curve.epochs.len()).unwrap_or(u32::MAX)
+    }
+
+    /// What the first process has; the others take it over.
+    pub(super) fn shared(self, collective: &Collective) -> Result<Self, StageError> {
+        if collective.ranks() == 1 {
+            return Ok(self);
+        }
+        let unreadable =
+            |error| StageError::internal(format!("the state of the training does not reach all processes: {error}"));
+        let text = serde_json::to_string(&self).map_err(unreadable)?;
+        serde_json::from_str(&collective.tell(&text).map_err(together)?).map_err(unreadable)
     }
 
     pub(super) fn save(&self, trainer: &Trainer, path: &Path) -> Result<(), StageError> {
