@@ -88,7 +88,8 @@ impl WorkerPool {
             let watched = Watched::begin(worker.child.id());
             match worker.serve(task, stop, event) {
                 Ok(outcome) => {
-                    let usage = watched.usage();
+                    let gpu_peak_memory_bytes = outcome.gpu_peak_memory_bytes;
+                    let usage = Usage { gpu_peak_memory_bytes, ..watched.usage() };
                     self.idle().push(worker);
                     return Ok((outcome, usage));
                 }

@@ -225,3 +225,12 @@ fn a_training_that_does_not_stop_when_its_time_is_up_is_ended() {
     let run = train(&script, &SHORT).expect(exit::STAGE_FAILED);
     assert!(run.err.contains(LATE), "{}", run.err);
 }
+
+#[test]
+fn what_a_worker_tells_of_a_gpus_memory_is_in_the_record() {
+    let told = r#"s/"outcome":{/"outcome":{"gpu_peak_memory_bytes":1234567890,/"#;
+    let script = format!("\"$NNFLOW_WORKER\" \"$@\" | sed -u '{told}'");
+    let run = prepared().run_with_worker(&script, &["--until", "train[2d,0]"]).expect(exit::DONE);
+    let Some(NodeEnd::Done { usage }) = run.end_of("train[2d,0]") else { panic!("{}", run.err) };
+    assert_eq!(usage.gpu_peak_memory_bytes, Some(1_234_567_890));
+}

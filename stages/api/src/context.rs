@@ -236,6 +236,11 @@ impl<'a> Context<'a> {
         self.host
     }
 
+    /// Takes note of the largest memory of a GPU that the task's tensors have taken so far.
+    pub fn took_gpu_memory(&mut self, peak_bytes: u64) {
+        self.outcome.gpu_peak_memory_bytes = self.outcome.gpu_peak_memory_bytes.max(Some(peak_bytes));
+    }
+
     /// What has been made.
     #[must_use]
     pub fn into_outcome(self) -> Outcome {

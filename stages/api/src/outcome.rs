@@ -51,4 +51,7 @@ pub enum ProducedArtifact {
 pub struct Outcome {
     /// The ports; an optional output that was not made is absent.
     pub outputs: BTreeMap<String, ProducedArtifact>,
+    /// The largest memory of a GPU that the task's tensors took, in bytes, where it had one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_peak_memory_bytes: Option<u64>,
 }

@@ -19,7 +19,7 @@ use nnflow_nnunet::train::slices::Classes;
 use nnflow_stage::{Artifact, Context, FileRef, InputValue, StageError};
 use serde::Deserialize;
 
-use crate::serve::{GIBIBYTE, precision};
+use crate::serve::{GIBIBYTE, note_gpu_memory, precision};
 use crate::train::{checkpoint, torch};
 
 /// What can be set of a prediction.
@@ -77,9 +77,7 @@ pub(crate) fn predict(context: &mut Context<'_>, networks: &mut Networks) -> Res
     let device = held.identity.1;
     shim::reset_peak(device).map_err(torch)?;
     let prediction = infer(&held.networks, image.view(), &options(&settings, held, average)).map_err(inference)?;
-    if let Some(memory) = shim::memory(device).map_err(torch)? {
-        context.log(format!("the GPU held {:.1} GiB at most", memory.peak as f64 / GIBIBYTE));
-    }
+    note_gpu_memory(context, device)?;
     drop(image);
     let scores = Scores { kind, values: &Predicted(prediction) };
     let slab_bytes = slab_bytes(context.resources().memory_bytes);

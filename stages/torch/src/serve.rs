@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, channel};
 
 use nnflow_net::device::{Device, DeviceChoice};
 use nnflow_net::precision::Precision;
+use nnflow_net::shim;
 use nnflow_nnunet::train::settings::PrecisionChoice;
 use nnflow_stage::{
     Context, ErrorKind, ErrorReport, Host, Outcome, Reply, Request, StageError, StageEvent, Task, WORKER_PROTOCOL,
@@ -16,6 +17,7 @@ use nnflow_stage::{
 
 use crate::predict::Networks;
 use crate::ranks::train_together;
+use crate::train::torch;
 
 /// Bytes.
 pub(crate) const GIBIBYTE: f64 = 1024.0 * 1024.0 * 1024.0;
@@ -116,6 +118,14 @@ pub(crate) fn device(context: &Context<'_>) -> Result<Device, StageError> {
     choice
         .and_then(|choice| choice.resolve(resources.threads))
         .map_err(|error| StageError::input(error.to_string()).with_hint(error.hint()))
+}
+
+/// Tells what tensors have taken of a GPU's memory since the last reset, for the record of the task.
+pub(crate) fn note_gpu_memory(context: &mut Context<'_>, device: Device) -> Result<(), StageError> {
+    if let Some(memory) = shim::memory(device).map_err(torch)? {
+        context.took_gpu_memory(memory.peak);
+    }
+    Ok(())
 }
 
 /// What a network computes in; `on_gpu` is what suits a GPU.

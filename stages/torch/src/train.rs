@@ -22,7 +22,7 @@ use setup::Setup;
 pub(crate) use setup::processes;
 use state::{CHECKPOINT, Counters};
 
-use crate::serve::GIBIBYTE;
+use crate::serve::{GIBIBYTE, note_gpu_memory};
 
 /// The weights of the best epoch so far, beside the checkpoint.
 const BEST: &str = "best.safetensors";
@@ -43,7 +43,7 @@ pub(crate) fn train(context: &mut Context<'_>, others: Option<Arc<dyn Exchange>>
     let (rank, ranks) = others.as_ref().map_or((0, 1), |others| (others.rank(), others.ranks()));
     let setup = Setup::new(context, rank, ranks)?;
     shim::reset_peak(setup.device).map_err(torch)?;
-    let trained = train_with(context, &setup, others);
+    let trained = train_with(context, &setup, others).and_then(|()| note_gpu_memory(context, setup.device));
     // Whatever the worker does next needs the memory in pieces of other sizes.
     let given_back = shim::give_back_memory(setup.device).map_err(torch);
     trained.and(given_back)
