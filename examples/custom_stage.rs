@@ -228,6 +228,7 @@ fn run(folder: &Path, title: &str, sets: &[&str]) -> anyhow::Result<String> {
         meter: Meter::default(),
         keeps_time: true,
         cancel: &cancel,
+        keeps_time: true,
         device: "cpu".to_owned(),
     };
     let scheduler = Scheduler::new(Capacity { threads: 2, memory_bytes: 1 << 30, gpus: 0 });
