@@ -195,6 +195,7 @@ impl Collection<'_> {
     }
 
     fn sweep_objects(&mut self, kept: &HashSet<Digest>) -> Result<(), StoreError> {
+        self.claimed.refresh(self.store, FOREIGN_PATIENCE)?;
         for leaf in leaves(&self.store.objects_folder(), "")? {
             // A file that is no object was put there by someone; it is not this program's to remove.
             let unneeded = leaf.digest.is_some_and(|digest| !kept.contains(&digest));
@@ -260,8 +261,9 @@ impl Collection<'_> {
         }
     }
 
+    /// What was written since the collection began may belong to a process that began later still.
     fn is_young(&self, modified: SystemTime) -> bool {
-        self.age(modified) < self.options.grace
+        modified >= self.now || self.age(modified) < self.options.grace
     }
 
     /// A time in the future is no age at all.

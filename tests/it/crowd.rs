@@ -44,6 +44,15 @@ fn assert_same_results(project: &Project) {
     assert!(project.output(&["cache", "verify"]).contains("all of it is as it was published"));
 }
 
+/// Ends the collections when it is dropped.
+struct EndsCollections<'a>(&'a AtomicBool);
+
+impl Drop for EndsCollections<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn eight_processes_end_with_the_results_of_one() {
     let project = Project::preparing();
@@ -56,6 +65,8 @@ fn collections_take_nothing_from_under_eight_processes() {
     let project = Project::preparing();
     let ended = AtomicBool::new(false);
     let collections = std::thread::scope(|scope| {
+        // Also when a run ends otherwise than it should.
+        let end = EndsCollections(&ended);
         let collecting = scope.spawn(|| {
             let mut collections = 0;
             while !ended.load(Ordering::Relaxed) {
@@ -69,7 +80,7 @@ fn collections_take_nothing_from_under_eight_processes() {
         });
         // The first ones find nothing, the others what the collections have left of it.
         (0..3).for_each(|_| run_all(&project));
-        ended.store(true, Ordering::Relaxed);
+        drop(end);
         collecting.join().expect("the collections end well")
     });
     assert!(collections > 3, "only {collections} collections");

@@ -192,6 +192,17 @@ fn what_was_put_since_a_living_process_began_stays() {
 }
 
 #[test]
+fn what_is_written_while_a_collection_runs_stays() {
+    let fixture = Fixture::new();
+    let (digest, _) = fixture.store.put_bytes(b"about to be named").unwrap();
+    // By the clock of the file system it came after the collection had begun.
+    let path = fixture.store.object_path(&digest);
+    fs::File::open(&path).unwrap().set_modified(std::time::SystemTime::now() + DAY).unwrap();
+    collect(&fixture, at_once());
+    assert!(fixture.store.has(&digest));
+}
+
+#[test]
 fn a_looked_up_result_is_used() {
     let fixture = Fixture::new();
     publish_old(&fixture, "crop", b"voxels", 20);
