@@ -44,6 +44,10 @@ pub(crate) fn train(context: &mut Context<'_>, others: Option<Arc<dyn Exchange>>
     let setup = Setup::new(context, rank, ranks)?;
     shim::reset_peak(setup.device).map_err(torch)?;
     let trained = train_with(context, &setup, others).and_then(|()| note_gpu_memory(context, setup.device));
+    if ranks > 1 {
+        // This process ends now. After an error it must not wait for its GPU, which may wait for others that are gone.
+        return trained;
+    }
     // Whatever the worker does next needs the memory in pieces of other sizes.
     let given_back = shim::give_back_memory(setup.device).map_err(torch);
     trained.and(given_back)
@@ -95,7 +99,7 @@ fn train_epochs(
     while counters.stopped.is_none() && counters.epochs() < setup.settings.epochs {
         epoch(context, setup, trainer, counters)?;
         let last = counters.stopped.is_some() || counters.epochs() == setup.settings.epochs;
-        let is_due = counters.epochs() % setup.settings.checkpoint_every == 0 && saved.elapsed() >= between;
+        let is_due = counters.epochs().is_multiple_of(setup.settings.checkpoint_every) && saved.elapsed() >= between;
         if trainer.collective().is_first() && (last || is_due) {
             counters.save(trainer, &context.work().join(CHECKPOINT))?;
             saved = Instant::now();
