@@ -226,7 +226,6 @@ fn run(folder: &Path, title: &str, sets: &[&str]) -> anyhow::Result<String> {
         native: &native,
         workers: &workers,
         meter: Meter::default(),
-        keeps_time: true,
         cancel: &cancel,
         keeps_time: true,
         device: "cpu".to_owned(),
