@@ -91,8 +91,10 @@ impl Trial {
         self.check(&run, kill);
         assert_eq!(&self.project.results(&[]), expected(), "{kill}");
         self.project.output(&["cache", "gc"]);
-        let rests = fs_err::read_dir(self.project.path(".nnflow/tmp")).expect("the store has the folder").count();
-        assert_eq!(rests, 0, "{kill}: something of a killed process is left");
+        // A folder of whose owner nothing is known, since it was killed in between, goes some time later.
+        let rests = fs_err::read_dir(self.project.path(".nnflow/tmp")).expect("the store has the folder").flatten();
+        let owned: Vec<_> = rests.map(|rest| rest.path()).filter(|rest| rest.join("owner.json").exists()).collect();
+        assert_eq!(owned, [PathBuf::new(); 0], "{kill}: something of a killed process is left");
     }
 }
 

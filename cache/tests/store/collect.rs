@@ -173,6 +173,8 @@ fn what_a_killed_process_has_found_goes() {
     let mut child = start_using(&fixture, "resample");
     child.kill().unwrap();
     child.wait().unwrap();
+    // Finding it was a use, and what was used as late as the collection begins would stay for that alone.
+    age(&fixture.store.manifest_path(&key("resample")), DAY);
     collect(&fixture, at_once());
     assert_eq!(left(&fixture, ["resample"]), [false]);
 }
