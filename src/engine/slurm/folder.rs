@@ -9,6 +9,7 @@
 //!   0-2.json             how its unit 2 ended
 //!   0.progress.json      how far it had come when it was stopped
 //!   0.stopped            it was stopped and could not put itself in the queue again
+//!   0.requeued           it is about to end, and in the queue again
 //! ```
 //!
 //! The folder's name is unique, so that a job that was believed dead and is not never writes into that of its successor.
@@ -241,6 +242,28 @@ impl Folder {
     #[must_use]
     pub fn was_stopped(&self, element: usize) -> bool {
         self.path.join(format!("{element}.stopped")).is_file()
+    }
+
+    /// Leaves word that an element asks to be put in the queue again, or takes it back when its next turn has come.
+    ///
+    /// # Errors
+    /// If the file cannot be written or removed.
+    pub fn leave_requeued(&self, element: usize, requeued: bool) -> Result<(), SlurmError> {
+        let name = format!("{element}.requeued");
+        if requeued {
+            return self.write_json(&name, &true);
+        }
+        let path = self.path.join(name);
+        match fs_err::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(file(&path, error)),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Whether an element has asked to be put in the queue again, and its next turn has not come yet.
+    #[must_use]
+    pub fn was_requeued(&self, element: usize) -> bool {
+        self.path.join(format!("{element}.requeued")).is_file()
     }
 
     /// Opens the file of what an element's units tell, to add to it.

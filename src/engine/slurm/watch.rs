@@ -21,6 +21,9 @@ use crate::engine::usage::Usage;
 /// a network may be late, and so may the controller.
 const PATIENCE: u32 = 3;
 
+/// The same for a job that has put itself in the queue again.
+const PATIENCE_BETWEEN_TURNS: u32 = 20;
+
 /// How much more memory is asked for after a job has run out of it.
 const MEMORY_GROWTH: u64 = 2;
 
@@ -382,7 +385,9 @@ impl<'w> Watch<'w> {
             return Vec::new();
         }
         element.gone += 1;
-        if element.gone < PATIENCE {
+        // Between two turns a job may look as if it had failed, for as long as Slurm takes to clean up behind it.
+        let patience = if job.folder.was_requeued(number) { PATIENCE_BETWEEN_TURNS } else { PATIENCE };
+        if element.gone < patience {
             return Vec::new();
         }
         let places: Vec<usize> = element.open.keys().copied().collect();
@@ -521,7 +526,7 @@ fn facts<'j>(job: &'j Watched, number: usize, sighting: Option<&Sighting>) -> Fa
         name: sighting.map_or_else(|| job.file.name.clone(), |seen| seen.id.to_string()),
         ending,
         signal: failed.and_then(|seen| queue::ending_signal(seen.id)),
-        was_stopped: job.folder.was_stopped(number),
+        was_stopped: job.folder.was_stopped(number) || job.folder.was_requeued(number),
         has_advanced: element.reached.values().any(|done| *done > 0),
         cut_short: element.cut_short,
         log: job.folder.log(number),

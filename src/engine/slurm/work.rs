@@ -133,6 +133,7 @@ pub fn run_units(
         keeps_time: false,
         device,
     };
+    folder.leave_requeued(element, false)?;
     let telling = folder.tell(element)?;
     let progressing = Progressing::after(folder.progress(element)?);
     let mut attempt = Attempt { folder, element, telling, progressing, last_progress: None, is_mute: false };
@@ -188,10 +189,13 @@ pub fn go_on_later(
         return Err(too_often(restarts));
     }
     let id = environment("SLURM_ARRAY_JOB_ID").zip(environment("SLURM_ARRAY_TASK_ID"));
-    let requeued = id.map(|(array, element)| submit::requeue(&format!("{array}_{element}")));
+    // Before it is asked for: it may be the last thing that this process does.
+    folder.leave_requeued(element, true)?;
+    let requeued = id.map(|(array, task)| submit::requeue(&format!("{array}_{task}")));
     if let Some(Err(error)) = requeued {
         complain(&format!("the job cannot put itself in the queue again: {error}"));
         folder.leave_stopped(element)?;
+        folder.leave_requeued(element, false)?;
     }
     Ok(())
 }
