@@ -1,9 +1,10 @@
 //! Augmentation by operations on tensors, so that a GPU does it and not the threads beside it.
 //!
 //! Chance has had its say before: all that is drawn for a sample is drawn on the host from the sample's own stream, as for
-//! [`Augmentation::apply`], and comes here as numbers. So a sample does not depend on where it is augmented, but for the last
-//! digits: sums in another order, another logarithm. Noise, which has a number for each voxel, is computed here by the same
-//! generator; because its numbers follow from a counter, all of them can be computed at once.
+//! [`Augmentation::apply`](nnflow_kernels::augment::Augmentation::apply), and comes here as numbers. So a sample does not
+//! depend on where it is augmented, but for the last digits: sums in another order, another logarithm. Noise, which has a
+//! number for each voxel, is computed here by the same generator; because its numbers follow from a counter, all of them can
+//! be computed at once.
 //!
 //! Nothing here asks the device for a value. What depends on the voxels (means, ranges, positions) stays on the device, and
 //! the host goes on to the next batch while the device works; to read a single number would be to wait for all before it.
