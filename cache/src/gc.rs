@@ -120,11 +120,22 @@ impl Store {
         claimed.refresh(self, FOREIGN_PATIENCE)?;
         let mut collection = Collection { store: self, options, now, claimed, report: GcReport::default() };
         let protected = collection.sweep_leases()?;
-        let kept = collection.sweep_manifests(&protected)?;
+        let mut kept = collection.sweep_manifests(&protected)?;
+        if !options.dry_run {
+            kept.extend(self.named_objects()?);
+        }
         collection.sweep_objects(&kept)?;
         collection.sweep_work(&protected)?;
         collection.sweep_staging()?;
         Ok(collection.report)
+    }
+
+    /// The objects of all manifests that are there now. One that was placed since the manifests were listed may name objects that
+    /// are older, such as those of a result that is remembered under another key as well; and by now the process that placed it
+    /// may have ended, and another one have found it.
+    fn named_objects(&self) -> Result<HashSet<Digest>, StoreError> {
+        let roots = self.gc_roots(|_| true)?;
+        Ok(roots.into_iter().flat_map(|root| root.objects).map(|(digest, _)| digest).collect())
     }
 
     fn gc_roots(&self, protected: impl Fn(&Leaf) -> bool + Sync) -> Result<Vec<Root>, StoreError> {

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -128,8 +129,11 @@ impl Store {
     /// Marks an object that is about to be published again as young, so that no collection takes it;
     /// `false` if it has to be written: it is absent, has another size, or belongs to someone else.
     pub(crate) fn refresh_object(&self, digest: &Digest, bytes: u64) -> bool {
-        let Ok(file) = File::open(self.object_path(digest)) else { return false };
-        file.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() == bytes)
-            && file.set_modified(SystemTime::now()).is_ok()
+        let path = self.object_path(digest);
+        let Ok(file) = File::open(&path) else { return false };
+        let Ok(found) = file.metadata() else { return false };
+        // A collection may have moved the file aside between the two, and removes it if it did not see the new time.
+        let is_there = || fs::metadata(&path).is_ok_and(|now| now.ino() == found.ino());
+        found.is_file() && found.len() == bytes && file.set_modified(SystemTime::now()).is_ok() && is_there()
     }
 }
